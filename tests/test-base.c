@@ -59,6 +59,10 @@ static void test_lock_order_violation(void)
 {
     struct lock a, b;
 
+#ifdef NDEBUG
+    g_test_skip("the witness is not in this build");
+    return;
+#endif
     if (g_test_subprocess()) {
         lock_init(&a, "outer", LOCK_JOB);
         lock_init(&b, "inner", LOCK_ROOT);
