@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The QAPI generator: schema files in, C and documentation out."""
