@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: MIT */
+/* Copier: see copier.h. */
+#include "block/copier.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include "block/driver.h"
+#include "block/zeroes.h"
+
+struct buffer {
+    struct buffer *next;
+};
+
+struct copier {
+    /* Set by copier_new(), then constant. */
+    struct copier_options o;
+    copier_progress_fn *progress;   /* may be NULL */
+    void *opaque;
+    int64_t n_clusters;
+    struct bits *todo;              /* owned; content atomic (bits.h) */
+
+    struct range_lock in_flight;    /* I2 */
+
+    /* Protected by lock (rank LOCK_COPIER). */
+    struct lock lock;
+    struct buffer *free_buffers;    /* COPIER_CHUNK_BYTES each, or a cluster */
+};
+
+struct copier *copier_new(const struct copier_options *options)
+{
+    int64_t n_clusters = options->length / options->cluster_bytes +
+                         (options->length % options->cluster_bytes != 0);
+    struct bits *todo = bits_new(n_clusters);
+    struct copier *c;
+
+    if (!todo) {
+        return NULL;
+    }
+    c = g_new0(struct copier, 1);
+    c->o = *options;
+    c->n_clusters = n_clusters;
+    c->todo = todo;
+    range_lock_init(&c->in_flight, "copier-in-flight");
+    lock_init(&c->lock, "copier", LOCK_COPIER);
+    return c;
+}
+
+void copier_free(struct copier **cp)
+{
+    struct copier *c = *cp;
+
+    *cp = NULL;
+    if (!c) {
+        return;
+    }
+    while (c->free_buffers) {
+        struct buffer *b = c->free_buffers;
+        c->free_buffers = b->next;
+        free(b);
+    }
+    lock_deinit(&c->lock);
+    range_lock_deinit(&c->in_flight);
+    bits_free(c->todo);
+    g_free(c);
+}
+
+void copier_set_progress(struct copier *c, copier_progress_fn *fn,
+                         void *opaque)
+{
+    c->progress = fn;
+    c->opaque = opaque;
+}
+
+struct bits *copier_todo(struct copier *c)
+{
+    return c->todo;
+}
+
+uint32_t copier_cluster_bytes(const struct copier *c)
+{
+    return c->o.cluster_bytes;
+}
+
+int64_t copier_length(const struct copier *c)
+{
+    return c->o.length;
+}
+
+/* ---- clusters and bytes ----------------------------------------------------------- */
+
+/* End in bytes of the cluster before CLUSTER. */
+static int64_t end_of(const struct copier *c, int64_t cluster)
+{
+    return cluster >= c->n_clusters ? c->o.length
+                                    : cluster * c->o.cluster_bytes;
+}
+
+static int64_t cluster_at(const struct copier *c, int64_t offset)
+{
+    return offset / c->o.cluster_bytes;
+}
+
+static int64_t cluster_behind(const struct copier *c, int64_t end)
+{
+    return end >= c->o.length ? c->n_clusters
+           : (end + c->o.cluster_bytes - 1) / c->o.cluster_bytes;
+}
+
+int64_t copier_remaining(struct copier *c)
+{
+    int64_t n = bits_count(c->todo, 0, c->n_clusters);
+    int64_t bytes = n * c->o.cluster_bytes;
+
+    if (n > 0 && bits_test(c->todo, c->n_clusters - 1)) {
+        bytes -= c->n_clusters * c->o.cluster_bytes - c->o.length;
+    }
+    return bytes;
+}
+
+int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
+                    int64_t *run_offset)
+{
+    int64_t max = MAX(max_bytes / c->o.cluster_bytes, 1), start, n;
+
+    n = bits_next_run(c->todo, MIN(cluster_at(c, offset), c->n_clusters),
+                      c->n_clusters, max, &start);
+    if (n == 0) {
+        return 0;
+    }
+    *run_offset = start * c->o.cluster_bytes;
+    return end_of(c, start + n) - *run_offset;
+}
+
+/* ---- buffers ------------------------------------------------------------------------ */
+
+static size_t buffer_bytes(const struct copier *c)
+{
+    return MAX((size_t)c->o.cluster_bytes, (size_t)COPIER_CHUNK_BYTES);
+}
+
+/* Kept, not freed: mapping and zeroing them anew costs as much as a copy. */
+static void *buffer_get(struct copier *c)
+{
+    struct buffer *b;
+
+    lock_acquire(&c->lock);
+    b = c->free_buffers;
+    if (b) {
+        c->free_buffers = b->next;
+    }
+    lock_release(&c->lock);
+    return b ? (void *)b : aligned_alloc(4096, buffer_bytes(c));
+}
+
+static void buffer_put(struct copier *c, void *buf)
+{
+    struct buffer *b = buf;
+
+    LOCK_GUARD(&c->lock);
+    b->next = c->free_buffers;
+    c->free_buffers = b;
+}
+
+/* ---- one range ------------------------------------------------------------------------ */
+
+/* Write BUF, but what is zero in whole clusters as zeroes. */
+static int write_run(struct copier *c, int64_t offset, int64_t bytes,
+                     const uint8_t *buf)
+{
+    struct node *target = c->o.target->node;
+    int64_t unit = c->o.cluster_bytes, done = 0;
+    int ret = 0;
+
+    while (done < bytes && ret == 0) {
+        bool zero = buffer_is_zero(buf + done, MIN(unit, bytes - done));
+        int64_t n = MIN(unit, bytes - done);
+        while (done + n < bytes &&
+               buffer_is_zero(buf + done + n,
+                              MIN(unit, bytes - done - n)) == zero) {
+            n += MIN(unit, bytes - done - n);
+        }
+        ret = zero ? node_pwrite_zeroes(target, offset + done, n,
+                                        BLK_MAY_UNMAP)
+                   : node_pwrite(target, offset + done, n, buf + done,
+                                 BLK_REGISTERED_BUF);
+        done += n;
+    }
+    return ret;
+}
+
+static int copy_data(struct copier *c, int64_t offset, int64_t bytes,
+                     struct copier_result *result)
+{
+    void *buf = buffer_get(c);
+    int ret;
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    ret = node_pread(c->o.source->node, offset, bytes, buf,
+                     BLK_REGISTERED_BUF);
+    if (ret < 0) {
+        result->is_read = true;
+    } else {
+        ret = write_run(c, offset, bytes, buf);
+    }
+    buffer_put(c, buf);
+    return ret;
+}
+
+/* What was asked last: one answer serves several questions. */
+struct probe {
+    int64_t start, end;
+    bool zero;
+};
+
+static bool zero_at(struct copier *c, struct probe *p, int64_t at, int64_t end)
+{
+    struct block_status st;
+
+    if (at >= p->start && at < p->end) {
+        return p->zero;
+    }
+    p->start = at;
+    if (node_block_status_above(c->o.source->node, NULL, true, at, end - at,
+                                &st) < 0 || st.bytes == 0) {
+        p->end = end;           /* if it is an error, reading will tell */
+        p->zero = false;
+    } else {
+        p->end = at + st.bytes;
+        p->zero = st.flags & STATUS_ZERO;
+    }
+    return p->zero;
+}
+
+/* Bytes of whole clusters at OFFSET (aligned) that are zero. */
+static int64_t zero_run(struct copier *c, struct probe *p, int64_t offset,
+                        int64_t end)
+{
+    int64_t at = offset;
+
+    while (at < end && zero_at(c, p, at, end)) {
+        at = MIN(p->end, end);
+    }
+    return at >= end ? end - offset
+                     : (at - offset) & -(int64_t)c->o.cluster_bytes;
+}
+
+/* Bytes of whole clusters at OFFSET that are to be read: zeroes shorter than
+ * a cluster are. */
+static int64_t data_run(struct copier *c, struct probe *p, int64_t offset,
+                        int64_t end)
+{
+    int64_t unit = c->o.cluster_bytes, at = offset + unit;
+
+    while (at < end && zero_run(c, p, at, MIN(end, at + unit)) == 0) {
+        /* All that the last answer covers is data. */
+        at = p->zero ? at + unit : MAX(at + unit, p->end & -unit);
+    }
+    return MIN(at, end) - offset;
+}
+
+int64_t copier_zero_run(struct copier *c, int64_t offset, int64_t end)
+{
+    struct probe p = { 0 };
+
+    return zero_run(c, &p, offset, MIN(end, c->o.length));
+}
+
+/* Copy all of [offset, end), held and cleared. */
+static int copy_run(struct copier *c, int64_t offset, int64_t end,
+                    struct copier_result *result)
+{
+    struct probe p = { 0 };
+    int ret = 0;
+
+    while (offset < end && ret == 0) {
+        int64_t n = zero_run(c, &p, offset, end);
+        if (n > 0) {
+            ret = node_pwrite_zeroes(c->o.target->node, offset, n,
+                                     BLK_MAY_UNMAP);
+        } else {
+            int64_t most = MIN(end, offset + (int64_t)buffer_bytes(c));
+            n = data_run(c, &p, offset, most);
+            ret = copy_data(c, offset, n, result);
+        }
+        offset += n;
+    }
+    return ret;
+}
+
+/* Whole clusters from OFFSET on of which no layer above skip_base has
+ * anything, or (*SKIP false) of which one has. */
+static int allocated_run(struct copier *c, int64_t offset, int64_t end,
+                         bool *skip, int64_t *bytes)
+{
+    int64_t unit = c->o.cluster_bytes, at = offset;
+    struct block_status st;
+    int ret;
+
+    while (at < end) {
+        ret = node_block_status_above(c->o.source->node, c->o.skip_base, false,
+                                      at, end - at, &st);
+        if (ret < 0) {
+            return ret;
+        }
+        if (st.bytes == 0) {
+            break;
+        }
+        if (st.flags & STATUS_ALLOCATED) {
+            if (at - offset >= unit) {
+                break;          /* before it are clusters to be skipped */
+            }
+            *skip = false;
+            *bytes = MIN((at + st.bytes - offset + unit - 1) & -unit,
+                         end - offset);
+            return 0;
+        }
+        at += st.bytes;
+    }
+    *skip = at - offset >= unit || at >= end;
+    *bytes = at >= end || !*skip ? end - offset : (at - offset) & -unit;
+    return 0;
+}
+
+/* Clear N clusters from FIRST on, held; how many bytes were dirty. */
+static int64_t clear_counted(struct copier *c, int64_t first, int64_t n)
+{
+    bool has_last = first + n == c->n_clusters &&
+                    bits_test(c->todo, c->n_clusters - 1);
+    int64_t bytes = bits_clear(c->todo, first, n) * c->o.cluster_bytes;
+
+    return has_last ? bytes - (c->n_clusters * c->o.cluster_bytes -
+                               c->o.length) : bytes;
+}
+
+/* [offset, end) is dirty and held: drop its bits, copy or skip. */
+static int take_run(struct copier *c, int64_t offset, int64_t end,
+                    struct copier_result *result)
+{
+    int64_t bytes = end - offset;
+    int64_t first = cluster_at(c, offset), n;
+    bool skip = false;
+    int ret;
+
+    if (c->o.skip_unallocated) {
+        ret = allocated_run(c, offset, end, &skip, &bytes);
+        if (ret < 0) {
+            result->is_read = true;
+            return ret;
+        }
+    }
+    n = cluster_behind(c, offset + bytes) - first;
+    bits_clear(c->todo, first, n);                      /* I1 */
+    ret = skip ? 0 : copy_run(c, offset, offset + bytes, result);
+    if (ret < 0) {
+        bits_set(c->todo, first, n);
+        return ret;
+    }
+    if (c->progress) {
+        c->progress(c->opaque, bytes, skip);
+    }
+    return 0;
+}
+
+/* What is dirty in [offset, end), held exclusively. */
+static int copy_held(struct copier *c, int64_t offset, int64_t end,
+                     struct copier_result *result)
+{
+    int64_t last = cluster_behind(c, end), start, n;
+    int64_t at = cluster_at(c, offset);
+    int ret = 0;
+
+    while (ret == 0) {
+        n = bits_next_run(c->todo, at, last, last - at, &start);
+        if (n == 0) {
+            break;
+        }
+        ret = take_run(c, start * c->o.cluster_bytes, end_of(c, start + n),
+                       result);
+        at = start;
+    }
+    return ret;
+}
+
+int copier_copy(struct copier *c, int64_t offset, int64_t bytes,
+                struct copier_result *result)
+{
+    struct range_hold hold;
+    int ret;
+
+    result->is_read = false;
+    range_lock_acquire(&c->in_flight, &hold, offset, bytes, true);
+    ret = copy_held(c, offset, offset + bytes, result);
+    range_lock_release(&c->in_flight, &hold);
+    return ret;
+}
+
+static bool any_todo(struct copier *c, int64_t offset, int64_t end)
+{
+    int64_t last = cluster_behind(c, end);
+
+    return bits_next_set(c->todo, cluster_at(c, offset), last) < last;
+}
+
+int copier_before_write(struct copier *c, int64_t offset, int64_t bytes,
+                        bool wait)
+{
+    struct copier_result result;
+    struct range_hold hold;
+    int64_t start = offset & -(int64_t)c->o.cluster_bytes;
+    int64_t end = MIN(offset + bytes, c->o.length);
+
+    if (start >= end) {
+        return 0;
+    }
+    end = end_of(c, cluster_behind(c, end));
+    /* Mostly done already: then only what is in flight matters, and others
+     * who write here need not wait for us. */
+    if (!any_todo(c, start, end)) {
+        if (!range_lock_try(&c->in_flight, &hold, start, end - start, false)) {
+            if (!wait) {
+                return -EAGAIN;
+            }
+            range_lock_acquire(&c->in_flight, &hold, start, end - start,
+                               false);
+        }
+        range_lock_release(&c->in_flight, &hold);
+        /* A copy that failed has put its bits back. */
+        if (!any_todo(c, start, end)) {
+            return 0;
+        }
+    }
+    return wait ? copier_copy(c, start, end - start, &result) : -EAGAIN;
+}
+
+void copier_settle(struct copier *c)
+{
+    struct range_hold hold;
+
+    range_lock_acquire(&c->in_flight, &hold, 0, c->o.length, true);
+    range_lock_release(&c->in_flight, &hold);
+}
+
+int copier_skip_step(struct copier *c, int64_t *offset)
+{
+    enum { STEP_BYTES = 1 << 30 };
+    struct range_hold hold;
+    int64_t start, end, bytes = 0;
+    bool skip = false;
+    int ret;
+
+    bytes = copier_next(c, *offset, STEP_BYTES, &start);
+    if (bytes == 0) {
+        *offset = c->o.length;
+        return 0;
+    }
+    end = start + bytes;
+    range_lock_acquire(&c->in_flight, &hold, start, end - start, true);
+    ret = allocated_run(c, start, end, &skip, &bytes);
+    if (ret == 0 && skip) {
+        int64_t first = cluster_at(c, start);
+        int64_t n = cluster_behind(c, start + bytes) - first;
+        int64_t skipped = clear_counted(c, first, n);
+        if (skipped > 0 && c->progress) {
+            c->progress(c->opaque, skipped, true);
+        }
+    }
+    range_lock_release(&c->in_flight, &hold);
+    if (ret == 0) {
+        *offset = start + bytes;
+    }
+    return ret;
+}

@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Copier: moves what is still to be copied from one node to another.
+ *
+ * Problem     Jobs differ in when a range is to be copied, not in how it
+ *             moves.  How it moves is here: which clusters, never twice at
+ *             once, zeroes and holes seen, in pieces that are fast.
+ * Invariants  I1  A cluster's bit in todo is cleared before it is read and
+ *                 set again if the copy fails: clear means "on the target, or
+ *                 in flight by one who holds its range".
+ *             I2  Who copies a cluster holds it exclusively in in_flight.
+ *             I3  After copier_before_write() returned 0 no copy reads the
+ *                 range any more: the source may change.
+ * Threads     Any number at once, no lock held; the graph below does not
+ *             change meanwhile.
+ */
+#pragma once
+
+#include "bitmaps/bits.h"
+#include "block/types.h"
+
+struct copier;
+
+/* Largest piece that is read at once. */
+enum { COPIER_CHUNK_BYTES = 1 << 20 };
+
+struct copier_options {
+    /* Borrowed: links of the filter that owns the copier. */
+    struct child *source, *target;
+    int64_t length;             /* bytes; of both */
+    uint32_t cluster_bytes;     /* power of two: unit of todo */
+    /*
+     * sync=top: clusters that no layer above SKIP_BASE (borrowed; NULL: the
+     * whole chain) decides are dropped from todo, not copied.
+     */
+    bool skip_unallocated;
+    struct node *skip_base;
+};
+
+/* BYTES were copied, or (SKIPPED) need not be.  Any thread. */
+typedef void copier_progress_fn(void *opaque, int64_t bytes, bool skipped);
+
+/* Nothing to do yet: fill copier_todo().  NULL: no memory. */
+struct copier *copier_new(const struct copier_options *options);
+void copier_free(struct copier **c);        /* nobody is inside */
+
+/* Before anything is copied.  OPAQUE borrowed. */
+void copier_set_progress(struct copier *c, copier_progress_fn *fn,
+                         void *opaque);
+
+/* Borrowed; may be set and cleared by anyone at any time. */
+struct bits *copier_todo(struct copier *c);
+uint32_t copier_cluster_bytes(const struct copier *c);
+int64_t copier_length(const struct copier *c);
+/* Bytes still to be copied, the part behind the end not counted. */
+int64_t copier_remaining(struct copier *c);
+
+/*
+ * First run to be copied at or after OFFSET, whole clusters, at most MAX_BYTES
+ * (at least one cluster) and not past the end: its length, 0 if none.
+ */
+int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
+                    int64_t *run_offset);
+
+struct copier_result {
+    bool is_read;               /* the error came from the source */
+};
+
+/*
+ * Copy what is to be copied in [offset, offset + bytes), aligned to clusters.
+ * 0 or -errno; then what failed is in todo again (I1).
+ */
+int copier_copy(struct copier *c, int64_t offset, int64_t bytes,
+                struct copier_result *result);
+
+/*
+ * Someone is about to change [offset, offset + bytes) of the source, any
+ * alignment: copy first what is to be copied there, wait for what is in
+ * flight.  WAIT false: -EAGAIN if either is needed.
+ */
+int copier_before_write(struct copier *c, int64_t offset, int64_t bytes,
+                        bool wait);
+
+/* Wait for all copies that are in flight now.  Then, if todo is empty, all is
+ * on the target. */
+void copier_settle(struct copier *c);
+
+/* Drop from todo what skip_unallocated says, from *OFFSET on; *OFFSET moves
+ * on.  One step of limited work; 0 or -errno. */
+int copier_skip_step(struct copier *c, int64_t *offset);
+
+/*
+ * How far [offset, end) reads as zeroes at once, in whole clusters; 0: not at
+ * OFFSET.  For runs that are longer than a chunk.
+ */
+int64_t copier_zero_run(struct copier *c, int64_t offset, int64_t end);

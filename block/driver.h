@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * For drivers and the generic layer: what a node is made of, and what a
+ * driver provides.  Users of the graph include block/node.h instead.
+ *
+ * The generic layer (block/io.c) has checked every argument before it calls
+ * a driver: the range is inside the node, aligned to limits.request_alignment,
+ * not longer than max_transfer; flags are among supported_*_flags.  A driver
+ * may be called by many threads at once and does its own locking.
+ */
+#pragma once
+
+#include <stdatomic.h>
+#include "base/error.h"
+#include "base/lock.h"
+#include "block/node.h"
+#include "block/range-lock.h"
+
+struct dirty_bitmap_list;
+
+/* A link from a parent (node or root) down to a node. */
+struct child {
+    /* Constant. */
+    const char *name;           /* static or interned: "file", "backing" */
+    unsigned role;              /* ROLE_* */
+    struct node *parent;        /* borrowed; NULL if the parent is a root */
+    struct root *root;          /* borrowed; NULL if the parent is a node */
+
+    /* Under the control lock; changes only while drained. */
+    struct node *node;          /* owned reference */
+    unsigned perm, shared;      /* PERM_*: what the parent holds and shares */
+    struct child *next_sibling; /* in parent->children */
+    struct child *next_parent;  /* in node->parents */
+    struct child *prev_sibling, *prev_parent;
+};
+
+struct node {
+    /* Set while it is made, then constant. */
+    const struct driver *driver;
+    char *name;                 /* owned */
+    void *state;                /* owned: driver->state_size zeroed bytes */
+    BlockdevOptions *options;   /* owned; NULL for a job's filter */
+    bool implicit;              /* a job's filter without filter-node-name */
+    bool auto_read_only;        /* may fall back to read_only when opened, and
+                                   open for writing only while a user writes */
+
+    /* Under the control lock; what requests look at (children) changes only
+     * while the node is drained. */
+    int n_refs;
+    bool monitor_owned;         /* made by blockdev-add */
+    bool closing;               /* out of the graph, being closed */
+    uint64_t serial;            /* ascending in order of publication; 0: not
+                                   yet published, being opened */
+    struct child *children;     /* in order of attachment */
+    struct child *parents;      /* newest first */
+    struct child *file;         /* child that is PRIMARY, or NULL */
+    struct child *backing;      /* child that is COW, or NULL */
+    unsigned perm, shared;      /* union / intersection over parents */
+    bool read_only;             /* as opened; auto-read-only may fall back */
+    bool force_share;
+    char *filename;             /* owned; exact path, "" if there is none */
+    char *json_filename;        /* owned cache of node_filename(), or NULL */
+    uint64_t filename_generation;   /* of the graph that it was made for */
+    char *header_backing_file;  /* owned; what the header names, or NULL */
+    char *header_backing_format;/* owned, or NULL */
+    GSList *op_blockers[NODE_OP__MAX];
+    char *auto_backing_file;    /* owned; header_backing_file as it was last
+                                   resolved: what "not overridden" means */
+    struct node *newer, *older; /* list of all nodes */
+
+    /* Private to block/graph.c, links.c, perm.c, drain.c, open.c. */
+    struct open_session *opening;   /* borrowed; not published yet */
+    bool probed;                /* the format was guessed: raw guards its
+                                   first sector */
+    int height;                 /* longest way down to a leaf */
+    bool opened;                /* driver->open() is through, close() due */
+    int n_busy;                 /* opener or closer at work in a yield */
+    uint64_t mark;              /* of the traversal that saw it last */
+    struct node *walk_next;     /* stack of a traversal; queue of closers */
+    bool perm_queued, perm_seen;
+    unsigned driver_perm, driver_shared; /* last told by set_perm() */
+
+    /* Written by open/truncate/growing writes; read by any thread. */
+    _Atomic int64_t length_bytes;
+    _Atomic uint64_t write_generation; /* +1 per write; flush skips if clean */
+    _Atomic uint64_t flushed_generation;
+    _Atomic int64_t wr_highest_offset;
+
+    /* Set by open and by the generic layer after it; constant undrained. */
+    struct block_limits limits;
+    unsigned supported_write_flags;     /* BLK_FUA ... */
+    unsigned supported_zero_flags;      /* BLK_FUA | BLK_MAY_UNMAP ... */
+    bool detect_zeroes, detect_zeroes_unmap;
+    bool discard_unmap;                 /* discard=unmap: pass discards on */
+    bool cache_direct, cache_no_flush;
+
+    struct range_lock serialising;      /* block/io.c: read-modify-write */
+    struct dirty_bitmap_list *bitmaps;  /* owned; made with the node */
+};
+
+struct driver {
+    const char *name;           /* "qcow2": BlockdevDriver's spelling */
+    BlockdevDriver type;        /* key of BlockdevOptions; -1: filters made
+                                   by jobs only */
+    size_t state_size;
+    bool is_format;             /* qcow2, raw: has a "file", may be probed */
+    bool is_filter;             /* reads as its ROLE_FILTERED child */
+    bool is_protocol;           /* file, null-co: no children, may grow */
+    bool supports_backing;
+    bool supports_bitmaps;      /* persistent ones */
+    bool may_grow;              /* takes writes past its end, or -ENOSPC */
+    /* Options without which a file name is not the whole story, NULL-
+     * terminated; NULL: none.  "file" and "backing" are no part of it. */
+    const char *const *strong_options;
+
+    /* -- control path: no control lock held (the opener yielded), the node is
+     * not in use yet, or drained, or out of the graph ---------------------- */
+
+    /* 0..100: how sure is the format that BUF starts an image of it? */
+    int (*probe)(const uint8_t *buf, size_t len, const char *filename);
+    /*
+     * Attach children named in OPTIONS: control lock HELD, may yield.
+     * NULL: generic: "file" as ROLE_IMAGE for formats, nothing for protocols.
+     * (backing is attached by the generic layer after open.)
+     */
+    bool (*open_children)(struct node *n, const BlockdevOptions *options,
+                          struct error **errp);
+    /* Read the header, set length_bytes, limits, header_backing_*, load
+     * bitmaps.  0 or -errno with errp.  On failure frees all it made except
+     * node.state itself. */
+    int (*open)(struct node *n, const BlockdevOptions *options,
+                struct error **errp);
+    /* Children are attached still.  Flushes what it must; errors go to
+     * stderr by error_report(), they cannot stop it. */
+    void (*close)(struct node *n);
+    /* After open and after children change.  Default: from file child. */
+    void (*refresh_limits)(struct node *n);
+
+    /* -- permissions: control lock held, must not yield ---------------------- */
+
+    /* What N needs of CHILD given what N's parents hold and share.  NULL:
+     * generic rules by role. */
+    void (*child_perm)(struct node *n, const struct child *c, unsigned perm,
+                       unsigned shared, unsigned *child_perm,
+                       unsigned *child_shared);
+    /* About to have PERM/SHARED: take locks, reopen files; may fail. */
+    bool (*check_perm)(struct node *n, unsigned perm, unsigned shared,
+                       struct error **errp);
+    void (*set_perm)(struct node *n, unsigned perm, unsigned shared);
+    void (*abort_perm)(struct node *n);
+
+    /* -- data path: see node.h; NULL: passed on to the file/filtered child for
+     * filters, else -ENOTSUP ------------------------------------------------ */
+    int (*pread)(struct node *n, int64_t offset, int64_t bytes, void *buf,
+                 unsigned flags);
+    int (*pwrite)(struct node *n, int64_t offset, int64_t bytes,
+                  const void *buf, unsigned flags);
+    /* -ENOTSUP: the generic layer writes buffers of zeroes. */
+    int (*pwrite_zeroes)(struct node *n, int64_t offset, int64_t bytes,
+                         unsigned flags);
+    int (*pdiscard)(struct node *n, int64_t offset, int64_t bytes);
+    /* Write cached metadata down to the children. */
+    int (*flush_to_os)(struct node *n);
+    /* Make this node's own storage stable (fdatasync).  Children follow by
+     * the generic layer. */
+    int (*flush_to_disk)(struct node *n);
+    /* One state for st->bytes; NULL: all DATA|ALLOCATED mapped 1:1 for
+     * protocols, passed on for filters. */
+    int (*block_status)(struct node *n, bool want_zero, int64_t offset,
+                        int64_t bytes, struct block_status *st);
+    /* In-kernel copy; both nodes of this driver.  -ENOTSUP: caller copies. */
+    int (*copy_range)(struct node *src, int64_t src_offset, struct node *dst,
+                      int64_t dst_offset, int64_t bytes, unsigned flags);
+
+    /* -- size and information -------------------------------------------------- */
+    int (*truncate)(struct node *n, int64_t length, bool exact,
+                    PreallocMode prealloc, struct error **errp); /* drained */
+    int64_t (*allocated_bytes)(struct node *n);  /* st_blocks; -errno */
+    int64_t (*cluster_bytes)(const struct node *n);
+    bool (*reads_zero_when_new)(struct node *n);
+    /* Owned; NULL if the format has nothing to say. */
+    ImageInfoSpecific *(*specific_info)(struct node *n, struct error **errp);
+    /* Members of query-block's image that only the format knows. */
+    void (*image_info)(struct node *n, ImageInfo *info);
+
+    /* -- creation (blockdev-create): control lock HELD, yields ------------------ */
+    bool (*create)(const BlockdevCreateOptions *options, struct error **errp);
+
+    /* -- persistent bitmaps: no control lock ------------------------------------ */
+    /* Could a bitmap of NAME and GRANULARITY be stored here? */
+    bool (*bitmap_can_store)(struct node *n, const char *name,
+                             uint32_t granularity, struct error **errp);
+    /* Remove a stored bitmap from the file. */
+    bool (*bitmap_remove_stored)(struct node *n, const char *name,
+                                 struct error **errp);
+};
+
+/* ---- registry (block/driver.c) ------------------------------------------------ */
+
+extern const struct driver *const block_drivers[];  /* NULL-terminated */
+const struct driver *driver_find(const char *name);
+const struct driver *driver_by_type(BlockdevDriver type);
+
+/* ---- for drivers' open_children (block/open.c): control lock held, yields ------ */
+
+/* Open or find REF and attach it to N as CHILD_NAME; read_only, cache and
+ * discard flags are inherited where REF does not say. */
+struct child *node_open_child(struct node *n, const BlockdevRef *ref,
+                              const char *child_name, unsigned role,
+                              struct error **errp);
+
+/* ---- for block/io.c and drivers ------------------------------------------------ */
+
+/* Control lock: compute N's limits again and those of all above it. */
+void node_refresh_limits(struct node *n);
+/* Control lock: the header of N names FILE (NULL: none) as backing now, and
+ * that is what N's backing child is. */
+void node_set_header_backing(struct node *n, const char *file,
+                             const char *format);
+/* Control lock: N has a new length or another child: tell the roots on it. */
+void node_notify_resized(struct node *n);
+
+/* Any thread: note that N is LENGTH long now (grows by a write). */
+void node_grow_length(struct node *n, int64_t length);

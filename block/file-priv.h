@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/* What the files of the file driver share. */
+#pragma once
+
+#include "block/drivers.h"
+
+/*
+ * What is known of data and holes: the last run of each kind.
+ *
+ * Invariants  I1  A run is used only while the generation it was found in is
+ *                 the node's: holes vanish by writes, data by zero writes and
+ *                 discards.  The generation is read before the file is asked,
+ *                 so that what happens meanwhile makes the answer old.
+ */
+struct file_holes {
+    /* Protected by lock (rank LOCK_FILE). */
+    struct lock lock;
+    int64_t data_start, data_end;
+    uint64_t data_generation;       /* of punched */
+    int64_t hole_start, hole_end;
+    uint64_t hole_generation;       /* of node->write_generation */
+    /* Atomic. */
+    _Atomic uint64_t punched;       /* +1 per zero write, discard, shrink */
+};
+
+struct file_state {
+    /* Set by open, then constant.  What fd stands for is exchanged in place
+     * (dup3), so that requests need no lock to use it. */
+    int fd;
+    int lock_fd;            /* carries the image locks; -1: locking=off */
+    bool direct;            /* O_DIRECT */
+    bool dynamic;           /* auto-read-only: writable only while needed */
+
+    /* Under the control lock. */
+    bool writable;          /* fd is O_RDWR */
+    int new_fd;             /* between check_perm and set_perm, or -1 */
+    unsigned perm, shared;  /* what the locks say */
+
+    /* Atomic. */
+    bool no_nowait;         /* the file system knows no RWF_NOWAIT */
+    bool no_dsync, no_zero_range, no_punch_hole, no_fallocate, no_seek_hole;
+    int flush_error;        /* pages were lost: no flush is true any more */
+
+    struct file_holes holes;
+};
+
+/* file-holes.c */
+void file_holes_init(struct file_holes *h);
+void file_holes_deinit(struct file_holes *h);
+/* Behind everything that makes data a hole. */
+void file_holes_punched(struct file_holes *h);
+int file_block_status(struct node *n, bool want_zero, int64_t offset,
+                      int64_t bytes, struct block_status *st);
+
+/* file-io.c: data path of the driver, see struct driver */
+int file_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
+               unsigned flags);
+int file_pwrite(struct node *n, int64_t offset, int64_t bytes, const void *buf,
+                unsigned flags);
+int file_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
+                       unsigned flags);
+int file_pdiscard(struct node *n, int64_t offset, int64_t bytes);
+int file_flush_to_disk(struct node *n);
+int file_copy_range(struct node *src, int64_t src_offset, struct node *dst,
+                    int64_t dst_offset, int64_t bytes, unsigned flags);
+
+/* file-create.c */
+int file_truncate(struct node *n, int64_t length, bool exact,
+                  PreallocMode prealloc, struct error **errp);
+bool file_create(const BlockdevCreateOptions *options, struct error **errp);

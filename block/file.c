@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * File driver: an image in a file of the host.
+ *
+ * Opening     fd is what requests use.  With auto-read-only it is O_RDONLY
+ *             until a parent wants to write and again when none does; the
+ *             new description takes the place of the old one under the same
+ *             number (dup3), so that requests in flight need no lock and are
+ *             never cut off.  lock_fd stays open all the time and carries the
+ *             image locks, which belong to its description: they survive
+ *             every reopening of fd.
+ * Threads     Requests: any.  Permissions: control lock.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/trace.h"
+#include "block/file-locks.h"
+#include "block/file-priv.h"
+
+enum { PERM_ANY_WRITE = PERM_WRITE | PERM_WRITE_UNCHANGED | PERM_RESIZE };
+
+/* Rounded up to 512, as QEMU's sectors have it. */
+static int64_t file_length(int fd)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0) {
+        return -errno;
+    }
+    if (st.st_size > BLK_MAX_LENGTH_BYTES) {
+        return -EFBIG;
+    }
+    return (st.st_size + 511) & ~INT64_C(511);
+}
+
+/* ---- opening --------------------------------------------------------------------- */
+
+static int open_flags(const struct file_state *s, bool writable)
+{
+    return (writable ? O_RDWR : O_RDONLY) | O_CLOEXEC |
+           (s->direct ? O_DIRECT : 0);
+}
+
+static int open_path(const char *path, int flags, struct error **errp)
+{
+    int fd = open(path, flags);
+
+    if (fd < 0 && errno == EINVAL && (flags & O_DIRECT)) {
+        error_set(errp, "Could not open '%s': filesystem does not support "
+                  "O_DIRECT", path);
+    } else if (fd < 0) {
+        error_set_errno(errp, errno, "Could not open '%s'", path);
+    }
+    return fd;
+}
+
+/* The same file as FD again, even if it has another name or none by now. */
+static int reopen_same(int fd, const char *path, int flags, struct error **errp)
+{
+    char link[64];
+    int new_fd;
+
+    g_snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+    new_fd = open(link, flags);
+    if (new_fd >= 0) {
+        return new_fd;
+    }
+    if (errno == ENOENT) {
+        return open_path(path, flags, errp);    /* no /proc here */
+    }
+    error_set_errno(errp, errno, "Could not reopen '%s'", path);
+    return -1;
+}
+
+static bool check_type(const struct node *n, const char *path,
+                       const struct file_state *s, struct error **errp)
+{
+    struct stat st;
+
+    if (fstat(s->fd, &st) < 0) {
+        error_set_errno(errp, errno, "Could not stat '%s'", path);
+        return false;
+    }
+    if (S_ISDIR(st.st_mode)) {
+        error_set_errno(errp, EISDIR, "Could not open '%s'", path);
+        return false;
+    }
+    if (!S_ISREG(st.st_mode)) {
+        error_set(errp, "'%s' driver requires '%s' to be a regular file",
+                  n->driver->name, path);
+        return false;
+    }
+    return true;
+}
+
+/* Smallest power of two that O_DIRECT reads at, in a buffer aligned to it. */
+static uint32_t probe_alignment(int fd)
+{
+    enum { LARGEST = 4096 };
+    g_autofree uint8_t *buf = NULL;
+    uint8_t *aligned;
+    struct statx sx;
+
+#ifdef STATX_DIOALIGN
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &sx) == 0 &&
+        (sx.stx_mask & STATX_DIOALIGN) && sx.stx_dio_offset_align) {
+        return MAX(sx.stx_dio_offset_align, 512);
+    }
+#else
+    (void)sx;
+#endif
+    buf = g_malloc(3 * LARGEST);
+    aligned = (uint8_t *)(((uintptr_t)buf + LARGEST - 1) & -LARGEST);
+    for (uint32_t align = 512; align < LARGEST; align *= 2) {
+        /* A file without this much tells nothing: be careful then. */
+        if (pread(fd, aligned + align, align, align) == (ssize_t)align) {
+            return align;
+        }
+    }
+    return LARGEST;
+}
+
+static void file_refresh_limits(struct node *n)
+{
+    struct file_state *s = n->state;
+    uint32_t align = s->direct ? probe_alignment(s->fd) : 1;
+
+    n->limits = (struct block_limits){
+        .request_alignment = align,
+        .pdiscard_alignment = align,
+        .min_mem_alignment = s->direct ? MAX(align, 512) : 1,
+        .opt_mem_alignment = 4096,
+    };
+}
+
+static bool check_options(const struct node *n, const BlockdevOptionsFile *o,
+                          struct error **errp)
+{
+    if (o->filename[0] == '\0') {
+        error_set(errp, "The '%s' block driver requires a file name",
+                  n->driver->name);
+        return false;
+    }
+    if (o->has_aio && o->aio == BLOCKDEV_AIO_OPTIONS_NATIVE &&
+        !n->cache_direct) {
+        error_set(errp, "aio=native was specified, but it requires "
+                  "cache.direct=on, which was not specified.");
+        return false;
+    }
+    return true;
+}
+
+/* read-only, auto-read-only: which descriptor, and what the node becomes. */
+static bool open_data_fd(struct node *n, const BlockdevOptions *options,
+                         const char *path, struct error **errp)
+{
+    struct file_state *s = n->state;
+    bool may_fall_back = options->has_auto_read_only &&
+                         options->auto_read_only;
+
+    s->dynamic = !n->read_only && may_fall_back;
+    s->writable = !n->read_only && !s->dynamic;
+    s->fd = open_path(path, open_flags(s, s->writable) | O_NONBLOCK, errp);
+    if (s->fd < 0) {
+        return false;
+    }
+    if (s->dynamic && access(path, W_OK) < 0) {
+        n->read_only = true;
+        s->dynamic = false;
+    }
+    return true;
+}
+
+static void close_fds(struct file_state *s)
+{
+    if (s->fd >= 0) {
+        close(s->fd);
+    }
+    if (s->lock_fd >= 0) {
+        close(s->lock_fd);
+    }
+    s->fd = s->lock_fd = -1;
+}
+
+static bool open_all(struct node *n, const BlockdevOptions *options,
+                     const BlockdevOptionsFile *o, struct error **errp)
+{
+    struct file_state *s = n->state;
+    int64_t length;
+
+    if (!check_options(n, o, errp) ||
+        !open_data_fd(n, options, o->filename, errp) ||
+        !check_type(n, o->filename, s, errp)) {
+        return false;
+    }
+    if (!(o->has_locking && o->locking == ON_OFF_AUTO_OFF)) {
+        s->lock_fd = reopen_same(s->fd, o->filename, O_RDONLY | O_CLOEXEC,
+                                 errp);
+        if (s->lock_fd < 0) {
+            return false;
+        }
+    }
+    length = file_length(s->fd);
+    if (length < 0) {
+        error_set_errno(errp, -length, "Could not get the size of '%s'",
+                        o->filename);
+        return false;
+    }
+    atomic_store(&n->length_bytes, length);
+    return true;
+}
+
+static int file_open(struct node *n, const BlockdevOptions *options,
+                     struct error **errp)
+{
+    const BlockdevOptionsFile *o = &options->u.file;
+    struct file_state *s = n->state;
+
+    s->fd = s->lock_fd = s->new_fd = -1;
+    s->shared = PERM_ALL;
+    s->direct = n->cache_direct;
+    if (!open_all(n, options, o, errp)) {
+        close_fds(s);
+        return -EINVAL;
+    }
+    file_holes_init(&s->holes);
+    file_refresh_limits(n);
+    n->supported_write_flags = BLK_FUA;
+    n->supported_zero_flags = BLK_MAY_UNMAP | BLK_NO_FALLBACK;
+    if (!n->filename || strcmp(n->filename, o->filename) != 0) {
+        g_free(n->filename);
+        n->filename = g_strdup(o->filename);
+    }
+    trace(FILE, "open node-name=%s fd=%d read-only=%d", n->name, s->fd,
+          n->read_only);
+    return 0;
+}
+
+static void file_close(struct node *n)
+{
+    struct file_state *s = n->state;
+
+    close_fds(s);
+    file_holes_deinit(&s->holes);
+}
+
+/* ---- permissions --------------------------------------------------------------- */
+
+static bool lock_new(struct node *n, unsigned perm, unsigned shared,
+                     struct error **errp)
+{
+    struct file_state *s = n->state;
+
+    if (s->lock_fd < 0) {
+        return true;
+    }
+    /* Ours first, then look: of two at once at least one sees the other. */
+    if (file_locks_set(s->lock_fd, s->perm | perm, s->shared & shared, false,
+                       errp) &&
+        file_locks_check(s->lock_fd, perm, shared, n->filename, errp)) {
+        return true;
+    }
+    file_locks_set(s->lock_fd, s->perm, s->shared, true, NULL);
+    return false;
+}
+
+static bool file_check_perm(struct node *n, unsigned perm, unsigned shared,
+                            struct error **errp)
+{
+    struct file_state *s = n->state;
+    bool writable = perm & PERM_ANY_WRITE;
+
+    if (s->dynamic && writable != s->writable) {
+        s->new_fd = reopen_same(s->fd, n->filename, open_flags(s, writable),
+                                errp);
+        if (s->new_fd < 0) {
+            return false;
+        }
+    }
+    if (!lock_new(n, perm, shared, errp)) {
+        if (s->new_fd >= 0) {
+            close(s->new_fd);
+            s->new_fd = -1;
+        }
+        return false;
+    }
+    return true;
+}
+
+static void file_set_perm(struct node *n, unsigned perm, unsigned shared)
+{
+    struct file_state *s = n->state;
+
+    if (s->new_fd >= 0) {
+        if (dup3(s->new_fd, s->fd, O_CLOEXEC) >= 0) {
+            s->writable = !s->writable;
+        }
+        close(s->new_fd);
+        s->new_fd = -1;
+    }
+    s->perm = perm;
+    s->shared = shared;
+    if (s->lock_fd >= 0) {
+        /* To unlock cannot fail in a way that matters: the file may be gone
+         * or stale, and then so are its locks. */
+        file_locks_set(s->lock_fd, perm, shared, true, NULL);
+    }
+}
+
+static void file_abort_perm(struct node *n)
+{
+    struct file_state *s = n->state;
+
+    if (s->new_fd >= 0) {
+        close(s->new_fd);
+        s->new_fd = -1;
+    }
+    if (s->lock_fd >= 0) {
+        file_locks_set(s->lock_fd, s->perm, s->shared, true, NULL);
+    }
+}
+
+/* ---- information ------------------------------------------------------------------ */
+
+static int64_t file_allocated_bytes(struct node *n)
+{
+    struct file_state *s = n->state;
+    struct stat st;
+
+    if (fstat(s->fd, &st) < 0) {
+        return -errno;
+    }
+    return (int64_t)st.st_blocks * 512;
+}
+
+static bool file_reads_zero_when_new(struct node *n)
+{
+    return true;
+}
+
+static const char *const file_strong_options[] = { "filename", NULL };
+
+const struct driver driver_file = {
+    .name = "file",
+    .type = BLOCKDEV_DRIVER_FILE,
+    .state_size = sizeof(struct file_state),
+    .is_protocol = true,
+    .strong_options = file_strong_options,
+    .open = file_open,
+    .close = file_close,
+    .refresh_limits = file_refresh_limits,
+    .check_perm = file_check_perm,
+    .set_perm = file_set_perm,
+    .abort_perm = file_abort_perm,
+    .pread = file_pread,
+    .pwrite = file_pwrite,
+    .pwrite_zeroes = file_pwrite_zeroes,
+    .pdiscard = file_pdiscard,
+    .flush_to_disk = file_flush_to_disk,
+    .block_status = file_block_status,
+    .copy_range = file_copy_range,
+    .truncate = file_truncate,
+    .allocated_bytes = file_allocated_bytes,
+    .reads_zero_when_new = file_reads_zero_when_new,
+    .create = file_create,
+};

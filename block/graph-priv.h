@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What the files of the graph share: graph.c, links.c, perm.c, root.c,
+ * drain.c, open.c.  Control lock held for all.
+ */
+#pragma once
+
+#include "block/driver.h"
+#include "block/root.h"
+
+/* ---- graph_change: links and permissions, all or nothing (links.c) --------- */
+
+/*
+ * Steps take effect at once and are logged; graph_change_finish() computes
+ * the permissions that follow, asks the drivers, and keeps everything or
+ * undoes everything, order of the lists included.  Nobody yields meanwhile.
+ */
+struct graph_change;
+
+struct graph_change *graph_change_begin(void);
+/* CHILD (parent or root set, not linked) gets NODE; a reference is taken.
+ * Its perm and shared are computed if it has a parent, else are as set. */
+void graph_change_link(struct graph_change *gc, struct child *child,
+                       struct node *node);
+/* Out of both lists; a parent's child is freed when the change is kept, a
+ * root's is the root's. */
+void graph_change_unlink(struct graph_change *gc, struct child *child);
+void graph_change_move(struct graph_change *gc, struct child *child,
+                       struct node *to);
+void graph_change_perm(struct graph_change *gc, struct child *child,
+                       unsigned perm, unsigned shared);
+/* N's way to use its children has changed (read_only). */
+void graph_change_touch(struct graph_change *gc, struct node *n);
+/*
+ * The end of GC either way.  DROPPED (may be NULL): receives the references
+ * that links had before (struct node *, owned by the caller now); NULL: they
+ * are dropped by node_unref_later().
+ */
+bool graph_change_finish(struct graph_change *gc, GPtrArray *dropped,
+                         struct error **errp);
+/* As graph_change_finish(), for changes that only give permissions up: what
+ * a driver refuses then is reported and overruled. */
+void graph_change_finish_nofail(struct graph_change *gc, GPtrArray *dropped);
+
+/* For perm.c: note old values, so that they can be put back. */
+void graph_change_log_child_perm(struct graph_change *gc, struct child *c);
+void graph_change_log_node_perm(struct graph_change *gc, struct node *n);
+
+/* ---- perm.c ------------------------------------------------------------------- */
+
+/*
+ * Two phases: perm_check() computes from the TOUCHED nodes downwards, looks
+ * for conflicts and asks the drivers; nodes seen are added to SEEN.  Then
+ * perm_commit() or, after perm_check() returned false, nothing but the undo
+ * of the log.  FORCE: driver and conflicts cannot refuse.
+ */
+bool perm_check(struct graph_change *gc, const GPtrArray *touched,
+                GPtrArray *seen, bool force, struct error **errp);
+void perm_commit(const GPtrArray *seen);
+/* Text for a child: "node 'X'", "block device 'ID'"...; owned. */
+char *perm_describe_parent(const struct child *c);
+
+/* ---- traversal (graph.c) --------------------------------------------------------- */
+
+/* A new mark: nodes with n->mark == it were seen. */
+uint64_t graph_new_mark(void);
+/* Mark everything reachable from N going down, N included. */
+void graph_mark_below(struct node *n, uint64_t mark);
+
+/* Links have changed: names of nodes may have, too (node-filename.c). */
+void node_filenames_changed(void);
+
+/* ---- life (graph.c) ----------------------------------------------------------------- */
+
+/*
+ * A node that exists but is not published: its name is taken, nobody finds
+ * it.  NAME NULL: made up.  One reference, the caller's.
+ */
+struct node *node_new(const struct driver *drv, const char *name,
+                      struct error **errp);
+/* Into the list of all nodes, newest. */
+void node_publish(struct node *n);
+/* Not yet published, or on its way out. */
+static inline bool node_is_hidden(const struct node *n)
+{
+    return n->serial == 0 || n->closing;
+}
+
+/* ---- roots and drains --------------------------------------------------------------- */
+
+enum { GATE_CLOSED = 1, GATE_REQUEST = 2 };
+
+struct root {
+    /*
+     * Atomic: requests in flight times GATE_REQUEST, and GATE_CLOSED.  Alone
+     * on its cache line: every request writes it twice.
+     */
+    _Atomic uint64_t gate __attribute__((aligned(64)));
+    /* Atomic copies for requests; change with the link, see below. */
+    _Atomic unsigned perm __attribute__((aligned(64)));
+    _Atomic int n_drains;       /* drains that hold the gate closed (I3) */
+
+    /* Constant. */
+    const struct root_ops *ops;
+    void *opaque;
+    bool no_gate, stay_on_node;
+
+    /* Control lock; link.node changes only while the root is quiet. */
+    struct child link;
+    bool freeing;               /* gate closed for good by root_free() */
+
+    struct lock lock;           /* rank LOCK_ROOT: waiters at the gate */
+    struct cond opened;
+};
+
+/* Requests in flight, or the owner says it is still at work? */
+bool root_is_busy(const struct root *r);
+/* One more, one fewer drain. */
+void root_close_gate(struct root *r);
+void root_open_gate(struct root *r);
+
+/* Are there active drains with a node at or below N (or of all nodes)? */
+bool drain_covers(struct node *n);
+/* The graph has changed: close roots that are above drained nodes now. */
+void drain_graph_changed(void);
+/* N was published: drains of all nodes include it. */
+void drain_node_added(struct node *n);
+/* R goes away: no drain knows it any more. */
+void drain_root_removed(struct root *r);

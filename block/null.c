@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * null-co: no storage.  Reads give zeroes, writes are dropped; each request
+ * takes latency-ns.
+ */
+#include "block/drivers.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+#include "base/error.h"
+
+#define DEFAULT_LENGTH (INT64_C(1) << 30)
+
+struct null_state {
+    int64_t latency_ns;
+    bool read_zeroes;
+};
+
+static int null_open(struct node *n, const BlockdevOptions *options,
+                     struct error **errp)
+{
+    const BlockdevOptionsNull *o = &options->u.null_co;
+    struct null_state *s = n->state;
+    int64_t length = o->has_size ? o->size : DEFAULT_LENGTH;
+
+    if (length < 0) {
+        error_set(errp, "Parameter 'size' expects a non-negative number below "
+                  "2^64");
+        return -EINVAL;
+    }
+    if (o->has_latency_ns && o->latency_ns > INT64_MAX) {
+        error_set(errp, "latency-ns is invalid");
+        return -EINVAL;
+    }
+    if (length > BLK_MAX_LENGTH_BYTES) {
+        error_set_errno(errp, EFBIG, "Could not refresh total sector count");
+        return -EFBIG;
+    }
+    s->latency_ns = o->has_latency_ns ? o->latency_ns : 0;
+    s->read_zeroes = o->has_read_zeroes && o->read_zeroes;
+    atomic_store(&n->length_bytes, (length + 511) & ~INT64_C(511));
+    n->supported_write_flags = BLK_FUA;
+    n->supported_zero_flags = BLK_FUA | BLK_MAY_UNMAP | BLK_NO_FALLBACK;
+    if (!o->has_size && !o->has_read_zeroes) {
+        g_free(n->filename);
+        n->filename = g_strdup("null-co://");
+    }
+    return 0;
+}
+
+static int null_request(struct node *n, unsigned flags)
+{
+    const struct null_state *s = n->state;
+    struct timespec left = {
+        .tv_sec = s->latency_ns / 1000000000,
+        .tv_nsec = s->latency_ns % 1000000000,
+    };
+
+    if (s->latency_ns == 0) {
+        return 0;
+    }
+    if (flags & BLK_NOWAIT) {
+        return -EAGAIN;
+    }
+    while (nanosleep(&left, &left) < 0 && errno == EINTR) {
+    }
+    return 0;
+}
+
+static int null_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
+                      unsigned flags)
+{
+    int ret = null_request(n, flags);
+
+    if (ret == 0) {
+        /* Even without read-zeroes: old memory of ours is nobody's data. */
+        memset(buf, 0, bytes);
+    }
+    return ret;
+}
+
+static int null_pwrite(struct node *n, int64_t offset, int64_t bytes,
+                       const void *buf, unsigned flags)
+{
+    return null_request(n, flags);
+}
+
+static int null_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
+                              unsigned flags)
+{
+    return null_request(n, flags);
+}
+
+static int null_pdiscard(struct node *n, int64_t offset, int64_t bytes)
+{
+    return null_request(n, 0);
+}
+
+static int null_flush(struct node *n)
+{
+    return null_request(n, 0);
+}
+
+static int null_block_status(struct node *n, bool want_zero, int64_t offset,
+                             int64_t bytes, struct block_status *st)
+{
+    const struct null_state *s = n->state;
+
+    st->flags = STATUS_OFFSET_VALID | STATUS_ALLOCATED | STATUS_DATA;
+    if (s->read_zeroes) {
+        st->flags |= STATUS_ZERO;
+    }
+    st->bytes = bytes;
+    st->map = offset;
+    st->file = n;
+    return 0;
+}
+
+static int64_t null_allocated_bytes(struct node *n)
+{
+    return 0;
+}
+
+static bool null_reads_zero_when_new(struct node *n)
+{
+    const struct null_state *s = n->state;
+
+    return s->read_zeroes;
+}
+
+static const char *const null_strong_options[] = {
+    "size", "read-zeroes", NULL
+};
+
+const struct driver driver_null_co = {
+    .name = "null-co",
+    .type = BLOCKDEV_DRIVER_NULL_CO,
+    .state_size = sizeof(struct null_state),
+    .is_protocol = true,
+    .strong_options = null_strong_options,
+    .open = null_open,
+    .pread = null_pread,
+    .pwrite = null_pwrite,
+    .pwrite_zeroes = null_pwrite_zeroes,
+    .pdiscard = null_pdiscard,
+    .flush_to_disk = null_flush,
+    .block_status = null_block_status,
+    .allocated_bytes = null_allocated_bytes,
+    .reads_zero_when_new = null_reads_zero_when_new,
+};

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* What open.c, open-backing.c and open-name.c share.  Control lock; yields. */
+#pragma once
+
+#include "block/graph-priv.h"
+
+/* One outermost open: see open.c. */
+struct open_session {
+    GPtrArray *done;            /* owned references, in order of I3 */
+    int n_nested;
+};
+
+/* Where in the graph a node is being opened for. */
+struct open_place {
+    struct node *parent;        /* borrowed; inherited from; NULL: none */
+    unsigned role;              /* in PARENT */
+    struct node *file;          /* borrowed; opened already (probing) */
+    bool probed;                /* its format was guessed */
+};
+
+/* All return an owned reference, hidden if new; NULL: the session fails. */
+
+/* A node and what is under it but its backing chain. */
+struct node *open_one(struct open_session *s, const BlockdevOptions *options,
+                      const struct open_place *place, struct error **errp);
+/* With its backing chain. */
+struct node *open_tree(struct open_session *s, const BlockdevOptions *options,
+                       const struct open_place *place, struct error **errp);
+/* A node that exists, as an option names it. */
+struct node *open_reference(const char *name, struct error **errp);
+/* As open_one(), by name: see open-name.c. */
+struct open_name {
+    const char *filename;       /* as filename.h has it */
+    const char *format;         /* NULL: probe */
+    bool has_read_only, read_only;
+    const BlockdevRefOrNull *backing;   /* NULL: what the header says */
+};
+struct node *open_by_name(struct open_session *s, const struct open_name *name,
+                          const struct open_place *place, struct error **errp);
+/* Open and attach what N's options or header name, and so on downwards. */
+bool open_backing_chain(struct open_session *s, struct node *n,
+                        struct error **errp);
+
+const BlockdevRef *options_file(const BlockdevOptions *o);          /* NULL */
+const BlockdevRefOrNull *options_backing(const BlockdevOptions *o); /* NULL */

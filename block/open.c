@@ -1,0 +1,324 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening: from options to nodes.
+ *
+ * Problem     A node stands on others that are named, nested in its options,
+ *             or named by the image's header; reading headers takes time, in
+ *             which the graph goes on changing; any of it may fail.
+ * Answer      A session per outermost open.  Its nodes have their names from
+ *             the start but are hidden; they are published together at the
+ *             end, or all dropped.
+ * Invariants  I1  A hidden node is used by its session only: nobody finds it,
+ *                 no root is on it.  What it uses of the graph (by
+ *                 reference) is held by its child links.
+ *             I2  driver->open() runs with the control lock given up and
+ *                 node.n_busy raised; no drain is active below then.
+ *             I3  Nodes are published file first, then the node on it, then
+ *                 its backing chain: the order of query-named-block-nodes.
+ * Threads     Control lock; yields.
+ */
+#include "block/open-priv.h"
+
+#include <string.h>
+#include "base/control.h"
+#include "base/trace.h"
+#include "block/filename.h"
+
+enum {
+    MAX_NESTED = 64,        /* children within children in one open */
+};
+
+/* ---- options ------------------------------------------------------------------- */
+
+const BlockdevRef *options_file(const BlockdevOptions *o)
+{
+    switch (o->driver) {
+    case BLOCKDEV_DRIVER_QCOW2:
+        return o->u.qcow2.file;
+    case BLOCKDEV_DRIVER_RAW:
+        return o->u.raw.file;
+    default:
+        return NULL;
+    }
+}
+
+const BlockdevRefOrNull *options_backing(const BlockdevOptions *o)
+{
+    return o->driver == BLOCKDEV_DRIVER_QCOW2 ? o->u.qcow2.backing : NULL;
+}
+
+static void default_bool(bool *has, bool *value, bool inherited)
+{
+    if (!*has) {
+        *has = true;
+        *value = inherited;
+    }
+}
+
+/* What O does not say comes from the node that this one is a child of. */
+static void inherit_options(BlockdevOptions *o, const struct node *parent,
+                            unsigned role)
+{
+    bool cow = role & ROLE_COW;
+
+    default_bool(&o->has_read_only, &o->read_only,
+                 cow || (parent && parent->read_only));
+    default_bool(&o->has_auto_read_only, &o->auto_read_only,
+                 !cow && parent && parent->auto_read_only);
+    default_bool(&o->has_force_share, &o->force_share,
+                 parent && parent->force_share);
+    if (!o->cache) {
+        o->cache = BlockdevCacheOptions_new0();
+    }
+    default_bool(&o->cache->has_direct, &o->cache->direct,
+                 parent && parent->cache_direct);
+    default_bool(&o->cache->has_no_flush, &o->cache->no_flush,
+                 parent && parent->cache_no_flush);
+    if (!o->has_discard) {
+        /* Formats decide themselves what they pass down. */
+        bool unmap = parent && !cow &&
+                     (!parent->driver->is_filter || parent->discard_unmap);
+
+        o->has_discard = true;
+        o->discard = unmap ? BLOCKDEV_DISCARD_OPTIONS_UNMAP
+                           : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
+    }
+}
+
+static bool apply_options(struct node *n, const BlockdevOptions *o,
+                          struct error **errp)
+{
+    n->read_only = o->read_only;
+    n->auto_read_only = o->auto_read_only;
+    n->force_share = o->force_share;
+    n->cache_direct = o->cache->direct;
+    n->cache_no_flush = o->cache->no_flush;
+    n->discard_unmap = o->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP;
+    n->detect_zeroes = o->has_detect_zeroes &&
+        o->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
+    n->detect_zeroes_unmap = o->has_detect_zeroes &&
+        o->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP;
+
+    if (n->force_share && !n->read_only) {
+        error_set(errp, "force-share=on can only be used with read-only "
+                  "images");
+        return false;
+    }
+    if (n->detect_zeroes_unmap && !n->discard_unmap) {
+        error_set(errp, "setting detect-zeroes to unmap is not allowed "
+                  "without setting discard operation to unmap");
+        return false;
+    }
+    return true;
+}
+
+/* ---- session --------------------------------------------------------------------- */
+
+static void session_begin(struct open_session *s)
+{
+    *s = (struct open_session){ .done = g_ptr_array_new() };
+}
+
+static void session_publish(struct open_session *s)
+{
+    for (guint i = 0; i < s->done->len; i++) {
+        node_publish(s->done->pdata[i]);
+    }
+}
+
+/* The session's references go; published nodes live by their parents'. */
+static void session_end(struct open_session *s)
+{
+    for (guint i = s->done->len; i-- > 0;) {
+        node_unref(s->done->pdata[i]);
+    }
+    g_ptr_array_free(s->done, TRUE);
+}
+
+/* ---- one node ---------------------------------------------------------------------- */
+
+static bool open_file_child(struct node *n, const BlockdevOptions *o,
+                            struct node *file, struct error **errp)
+{
+    if (file) {
+        return node_attach_child(n, file, "file", ROLE_IMAGE, errp);
+    }
+    if (n->driver->open_children) {
+        return n->driver->open_children(n, o, errp);
+    }
+    if (n->driver->is_protocol) {
+        return true;
+    }
+    return node_open_child(n, options_file(o), "file", ROLE_IMAGE, errp);
+}
+
+/* I2. */
+static bool open_driver(struct node *n, struct error **errp)
+{
+    AUTO_ERROR(err);
+    int ret = 0;
+
+    while (drain_covers(n) && !control_in_loop_thread()) {
+        control_wait();
+    }
+    n->n_busy++;
+    CONTROL_YIELD {
+        if (n->driver->open) {
+            ret = n->driver->open(n, n->options, &err);
+        }
+    }
+    n->n_busy--;
+    control_notify();
+    if (ret < 0) {
+        if (!err) {
+            error_set_errno(&err, -ret, "Could not open '%s'", n->name);
+        }
+        error_propagate(errp, g_steal_pointer(&err));
+        return false;
+    }
+    n->opened = true;
+    return true;
+}
+
+static void name_from_file(struct node *n)
+{
+    if (n->file && n->filename[0] == '\0') {
+        g_free(n->filename);
+        n->filename = g_strdup(n->file->node->filename);
+    }
+}
+
+struct node *open_one(struct open_session *s, const BlockdevOptions *options,
+                      const struct open_place *place, struct error **errp)
+{
+    const struct driver *drv = driver_by_type(options->driver);
+    struct node *n;
+
+    if (!drv) {
+        error_set(errp, "Driver '%s' is not supported",
+                  BlockdevDriver_str(options->driver));
+        return NULL;
+    }
+    n = node_new(drv, options->node_name, errp);
+    if (!n) {
+        return NULL;
+    }
+    n->opening = s;
+    n->probed = place->probed;
+    n->options = BlockdevOptions_clone(options);
+    inherit_options(n->options, place->parent, place->role);
+    if (!apply_options(n, n->options, errp) ||
+        !open_file_child(n, n->options, place->file, errp)) {
+        node_unref(n);
+        return NULL;
+    }
+    name_from_file(n);
+    if (!open_driver(n, errp)) {
+        node_unref(n);
+        return NULL;
+    }
+    node_refresh_limits(n);
+    if (!n->auto_backing_file) {
+        n->auto_backing_file = g_strdup(n->header_backing_file);
+    }
+    g_ptr_array_add(s->done, node_ref(n));
+    trace(GRAPH, "node-open node-name=%s driver=%s", n->name, drv->name);
+    return n;
+}
+
+/* ---- a node and its backing chain ----------------------------------------------------- */
+
+struct node *open_tree(struct open_session *s, const BlockdevOptions *options,
+                       const struct open_place *place, struct error **errp)
+{
+    struct node *n;
+
+    if (s->n_nested >= MAX_NESTED) {
+        error_set(errp, "Block nodes are nested too deeply");
+        return NULL;
+    }
+    s->n_nested++;
+    n = open_one(s, options, place, errp);
+    if (n && !open_backing_chain(s, n, errp)) {
+        node_unref(n);
+        n = NULL;
+    }
+    s->n_nested--;
+    return n;
+}
+
+struct node *open_reference(const char *name, struct error **errp)
+{
+    struct node *n = node_lookup(name, name, errp);
+
+    return n ? node_ref(n) : NULL;
+}
+
+struct child *node_open_child(struct node *n, const BlockdevRef *ref,
+                              const char *child_name, unsigned role,
+                              struct error **errp)
+{
+    struct open_place place = { .parent = n, .role = role };
+    struct child *c = NULL;
+    struct node *below;
+
+    control_assert();
+    g_assert(n->opening);
+    if (!ref) {
+        error_set(errp, "Parameter '%s' is missing", child_name);
+        return NULL;
+    }
+    below = ref->type == QAPI_TYPE_STRING
+            ? open_reference(ref->u.reference, errp)
+            : open_tree(n->opening, ref->u.definition, &place, errp);
+    if (below) {
+        c = node_attach_child(n, below, child_name, role, errp);
+        node_unref(below);
+    }
+    return c;
+}
+
+/* ---- from outside -------------------------------------------------------------------------- */
+
+struct node *node_open(const BlockdevOptions *options, struct error **errp)
+{
+    struct open_place top = { 0 };
+    struct open_session s;
+    struct node *n;
+
+    control_assert();
+    session_begin(&s);
+    n = open_tree(&s, options, &top, errp);
+    if (n) {
+        session_publish(&s);
+    }
+    session_end(&s);
+    return n;
+}
+
+struct node *node_open_filename(const char *filename, const char *format,
+                                bool read_only,
+                                const BlockdevRefOrNull *backing,
+                                struct error **errp)
+{
+    struct open_name name = {
+        .filename = filename, .format = format, .backing = backing,
+        .has_read_only = true, .read_only = read_only,
+    };
+    struct open_place top = { 0 };
+    struct open_session s;
+    struct node *n;
+
+    control_assert();
+    session_begin(&s);
+    n = open_by_name(&s, &name, &top, errp);
+    if (n && !open_backing_chain(&s, n, errp)) {
+        node_unref(n);
+        n = NULL;
+    }
+    if (n) {
+        session_publish(&s);
+    }
+    session_end(&s);
+    return n;
+}

@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * blockdev-create for qcow2: check what is asked for, lay an empty image out,
+ * and, for preallocation, let the driver itself grow it.
+ *
+ * Layout      header | refcount table | refcount blocks | L1 table.  The
+ *             file ends with the last entry of the L1 table, as QEMU's does.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include "base/control.h"
+#include "block/qcow2/qcow2.h"
+#include "block/root.h"
+
+struct layout {
+    struct qcow2_header h;
+    uint32_t cluster_bytes;
+    int64_t reftable_clusters, refblocks, l1_clusters, clusters;
+    PreallocMode prealloc;
+    const char *backing_file;   /* borrowed, or NULL */
+    const char *backing_format; /* static, or NULL */
+};
+
+/* ---- what may be asked for --------------------------------------------------------- */
+
+static bool check_size(uint64_t size, struct error **errp)
+{
+    if (size & 511) {
+        error_set(errp, "Image size must be a multiple of 512 bytes");
+        return false;
+    }
+    if (size > INT64_MAX) {
+        error_set(errp, "Could not resize image: Image size cannot be "
+                  "negative");
+        return false;
+    }
+    if (size > BLK_MAX_LENGTH_BYTES) {
+        error_set(errp, "Could not resize image: offset(%" PRIu64 ") exceeds "
+                  "maximum(%" PRId64 ")", size, BLK_MAX_LENGTH_BYTES);
+        return false;
+    }
+    return true;
+}
+
+static bool check_cluster_size(uint64_t bytes, struct error **errp)
+{
+    if (bytes < (1 << QCOW2_MIN_CLUSTER_BITS) ||
+        bytes > (1 << QCOW2_MAX_CLUSTER_BITS) || (bytes & (bytes - 1))) {
+        error_set(errp, "Cluster size must be a power of two between %d and "
+                  "%dk", 1 << QCOW2_MIN_CLUSTER_BITS,
+                  1 << (QCOW2_MAX_CLUSTER_BITS - 10));
+        return false;
+    }
+    return true;
+}
+
+static bool check_refcount_bits(const BlockdevCreateOptionsQcow2 *o,
+                                uint32_t version, struct error **errp)
+{
+    int64_t bits = o->has_refcount_bits ? o->refcount_bits : 16;
+
+    if (bits < 1 || bits > 64 || (bits & (bits - 1))) {
+        error_set(errp, "Refcount width must be a power of two and may not "
+                  "exceed 64 bits");
+        return false;
+    }
+    if (version < 3 && bits != 16) {
+        error_set(errp, "Different refcount widths than 16 bits require "
+                  "compatibility level 1.1 or above (use version=v3 or "
+                  "greater)");
+        return false;
+    }
+    return true;
+}
+
+static bool check_extended_l2(const BlockdevCreateOptionsQcow2 *o,
+                              uint32_t version, uint64_t cluster_bytes,
+                              struct error **errp)
+{
+    if (!o->has_extended_l2 || !o->extended_l2) {
+        return true;
+    }
+    if (version < 3) {
+        error_set(errp, "Extended L2 entries are only supported with "
+                  "compatibility level 1.1 and above (use version=v3 or "
+                  "greater)");
+    } else if (cluster_bytes < 1 << QCOW2_MIN_EXTENDED_L2_CLUSTER_BITS) {
+        error_set(errp, "Extended L2 entries are only supported with cluster "
+                  "sizes of at least %d bytes",
+                  1 << QCOW2_MIN_EXTENDED_L2_CLUSTER_BITS);
+    } else {
+        error_set(errp, "Extended L2 entries (extended-l2) are not "
+                  "supported");
+    }
+    return false;
+}
+
+static bool check_data_file(const BlockdevCreateOptionsQcow2 *o,
+                            uint32_t version, struct error **errp)
+{
+    if (!o->data_file) {
+        if (o->has_data_file_raw && o->data_file_raw) {
+            error_set(errp, "data-file-raw requires data-file");
+            return false;
+        }
+        return true;
+    }
+    if (version < 3) {
+        error_set(errp, "External data files are only supported with "
+                  "compatibility level 1.1 and above (use version=v3 or "
+                  "greater)");
+    } else if (o->has_data_file_raw && o->data_file_raw && o->backing_file) {
+        error_set(errp, "Backing file and data-file-raw cannot be used at "
+                  "the same time");
+    } else {
+        error_set(errp, "External data files (data-file) are not supported");
+    }
+    return false;
+}
+
+static bool check_backing(const BlockdevCreateOptionsQcow2 *o,
+                          struct error **errp)
+{
+    if (o->has_preallocation && o->preallocation != PREALLOC_MODE_OFF &&
+        o->backing_file) {
+        error_set(errp, "Backing file and preallocation can only be used at "
+                  "the same time if extended_l2 is on");
+        return false;
+    }
+    if (o->has_backing_fmt && !o->backing_file) {
+        error_set(errp, "Backing format cannot be used without backing file");
+        return false;
+    }
+    if (o->backing_file && strlen(o->backing_file) > QCOW2_MAX_BACKING_NAME) {
+        error_set(errp, "Could not assign backing file '%s': Backing file "
+                  "name too long", o->backing_file);
+        return false;
+    }
+    return true;
+}
+
+static bool check_features(const BlockdevCreateOptionsQcow2 *o,
+                           uint32_t version, struct error **errp)
+{
+    if (version < 3 && o->has_lazy_refcounts && o->lazy_refcounts) {
+        error_set(errp, "Lazy refcounts only supported with compatibility "
+                  "level 1.1 and above (use version=v3 or greater)");
+        return false;
+    }
+    if (version < 3 && o->has_compression_type &&
+        o->compression_type != QCOW2_COMPRESSION_TYPE_ZLIB) {
+        error_set(errp, "Non-zlib compression type is only supported with "
+                  "compatibility level 1.1 and above (use version=v3 or "
+                  "greater)");
+        return false;
+    }
+    return true;
+}
+
+static bool check_options(const BlockdevCreateOptionsQcow2 *o,
+                          struct layout *l, struct error **errp)
+{
+    uint64_t cluster_bytes = o->has_cluster_size ? o->cluster_size : 65536;
+    uint32_t version = o->has_version &&
+                       o->version == BLOCKDEV_QCOW2_VERSION_V2 ? 2 : 3;
+
+    if (!check_size(o->size, errp) ||
+        !check_cluster_size(cluster_bytes, errp) ||
+        !check_extended_l2(o, version, cluster_bytes, errp) ||
+        !check_backing(o, errp) || !check_features(o, version, errp) ||
+        !check_refcount_bits(o, version, errp) ||
+        !check_data_file(o, version, errp)) {
+        return false;
+    }
+    l->cluster_bytes = cluster_bytes;
+    l->h.cluster_bits = __builtin_ctz(cluster_bytes);
+    l->h.version = version;
+    return true;
+}
+
+/* ---- layout -------------------------------------------------------------------------- */
+
+static int64_t div_up(int64_t n, int64_t d)
+{
+    return n / d + (n % d != 0);
+}
+
+static void place(struct layout *l)
+{
+    int64_t per_block = ((int64_t)l->cluster_bytes * 8) >>
+                        l->h.refcount_order;
+    int64_t last;
+
+    l->refblocks = l->reftable_clusters = 1;
+    do {
+        last = l->clusters;
+        l->clusters = 1 + l->reftable_clusters + l->refblocks +
+                      l->l1_clusters;
+        l->refblocks = div_up(l->clusters, per_block);
+        l->reftable_clusters = div_up(l->refblocks * 8, l->cluster_bytes);
+    } while (l->clusters != last);
+    l->h.reftable_offset = l->cluster_bytes;
+    l->h.reftable_clusters = l->reftable_clusters;
+    l->h.l1_offset = l->l1_clusters ? (l->clusters - l->l1_clusters)
+                                      * (int64_t)l->cluster_bytes : 0;
+}
+
+static bool make_layout(const BlockdevCreateOptionsQcow2 *o, struct layout *l,
+                        struct error **errp)
+{
+    struct qcow2_header *h = &l->h;
+    int64_t l1_covers, size;
+
+    h->refcount_order = __builtin_ctz(o->has_refcount_bits ? o->refcount_bits
+                                                           : 16);
+    h->header_bytes = h->version < 3 ? QCOW2_HEADER_V2_BYTES
+                                     : QCOW2_HEADER_OUR_BYTES;
+    if (o->has_lazy_refcounts && o->lazy_refcounts) {
+        h->compatible |= QCOW2_COMPAT_LAZY_REFCOUNTS;
+    }
+    if (o->has_compression_type &&
+        o->compression_type == QCOW2_COMPRESSION_TYPE_ZSTD) {
+        h->compression_type = QCOW2_COMPRESSION_ZSTD;
+        h->incompatible |= QCOW2_INCOMPAT_COMPRESSION;
+    }
+    l->prealloc = o->has_preallocation ? o->preallocation : PREALLOC_MODE_OFF;
+    if (o->backing_file && *o->backing_file) {
+        l->backing_file = o->backing_file;
+        l->backing_format = o->has_backing_fmt
+                          ? BlockdevDriver_str(o->backing_fmt) : NULL;
+    }
+    l1_covers = (int64_t)l->cluster_bytes * (l->cluster_bytes / 8);
+    if (div_up(o->size, l1_covers) > QCOW2_MAX_L1_BYTES / 8) {
+        error_set_errno(errp, EFBIG, "Could not resize image: Failed to grow "
+                        "the L1 table");
+        return false;
+    }
+    size = l->prealloc == PREALLOC_MODE_OFF ? o->size : 0;
+    h->size = size;
+    h->l1_entries = div_up(size, l1_covers);
+    l->l1_clusters = div_up(h->l1_entries * INT64_C(8), l->cluster_bytes);
+    place(l);
+    return true;
+}
+
+static GByteArray *compose_header(struct layout *l)
+{
+    GPtrArray *exts = qcow2_exts_new();
+    GByteArray *out;
+
+    if (l->backing_format) {
+        qcow2_ext_set(exts, QCOW2_EXT_BACKING_FORMAT, l->backing_format,
+                      strlen(l->backing_format));
+    }
+    /* The names are for people; a small cluster has no room for them. */
+    if (l->h.version >= 3 && l->cluster_bytes >= 4096) {
+        qcow2_ext_set_feature_names(exts);
+    }
+    out = qcow2_header_compose(&l->h, NULL, exts, l->backing_file);
+    g_ptr_array_free(exts, TRUE);
+    return out;
+}
+
+/* ---- writing it: control lock given up ------------------------------------------------- */
+
+static int write_refcounts(struct node *f, const struct layout *l)
+{
+    int64_t table_bytes = l->reftable_clusters * l->cluster_bytes;
+    int64_t bytes = table_bytes + l->refblocks * l->cluster_bytes;
+    g_autofree uint8_t *buf = g_try_malloc0(bytes);
+
+    if (!buf) {
+        return -ENOMEM;
+    }
+    for (int64_t i = 0; i < l->refblocks; i++) {
+        store_be64(buf + i * 8, l->h.reftable_offset + table_bytes +
+                                i * l->cluster_bytes);
+    }
+    for (int64_t i = 0; i < l->clusters; i++) {
+        qcow2_refcount_store(buf + table_bytes, i, l->h.refcount_order, 1);
+    }
+    return node_pwrite(f, l->h.reftable_offset, bytes, buf, 0);
+}
+
+static int write_image(struct node *f, struct layout *l)
+{
+    int64_t l1_bytes = l->h.l1_entries * INT64_C(8);
+    g_autofree uint8_t *l1 = g_try_malloc0(MAX(l1_bytes, 8));
+    GByteArray *header;
+    int ret = l1 ? write_refcounts(f, l) : -ENOMEM;
+
+    if (ret == 0) {
+        ret = node_pwrite(f, l->h.l1_offset, l1_bytes, l1, 0);
+    }
+    if (ret == 0) {
+        /* Last: before it, this is no qcow2 image. */
+        header = compose_header(l);
+        ret = header->len > l->cluster_bytes ? -ENOSPC
+            : node_pwrite(f, 0, header->len, header->data, 0);
+        g_byte_array_free(header, TRUE);
+    }
+    return ret < 0 ? ret : node_flush(f);
+}
+
+/* ---- control path ----------------------------------------------------------------------- */
+
+/* Resize N through ROOT in a drained section. */
+static bool resize_drained(struct node *n, int64_t length,
+                           PreallocMode prealloc, struct error **errp)
+{
+    struct drain *d = drain_begin(&n, 1);
+    bool ok = node_truncate(n, length, prealloc, errp);
+
+    drain_end(&d);
+    return ok;
+}
+
+static bool write_to(struct node *f, struct layout *l, struct error **errp)
+{
+    static const struct root_options options = {
+        .name = "root", .perm = PERM_WRITE | PERM_RESIZE, .shared = PERM_ALL,
+    };
+    struct root *root = root_new(f, &options, errp);
+    int ret = 0;
+    bool ok;
+
+    if (!root) {
+        return false;
+    }
+    ok = resize_drained(f, 0, PREALLOC_MODE_OFF, errp);
+    if (ok) {
+        CONTROL_YIELD {
+            root_enter(root);
+            ret = write_image(f, l);
+            root_leave(root);
+        }
+        if (ret == -ENOSPC && l->backing_file) {
+            error_set(errp, "Could not assign backing file '%s': the header "
+                      "has no room for its name", l->backing_file);
+        } else if (ret < 0) {
+            error_set_errno(errp, -ret, "Could not create qcow2 image");
+        }
+    }
+    root_free(&root);
+    return ok && ret == 0;
+}
+
+/* Open what was made and let it grow to LENGTH. */
+static bool preallocate(struct node *f, int64_t length, PreallocMode mode,
+                        struct error **errp)
+{
+    static const struct root_options options = {
+        .name = "root", .perm = PERM_WRITE | PERM_RESIZE, .shared = PERM_ALL,
+    };
+    g_autoptr(BlockdevOptions) o = BlockdevOptions_new0();
+    struct node *n;
+    struct root *root;
+    bool ok = false;
+
+    o->driver = BLOCKDEV_DRIVER_QCOW2;
+    o->u.qcow2.file = BlockdevRef_new0();
+    o->u.qcow2.file->type = QAPI_TYPE_STRING;
+    o->u.qcow2.file->u.reference = g_strdup(node_name(f));
+    n = node_open(o, errp);
+    if (!n) {
+        return false;
+    }
+    root = root_new(n, &options, errp);
+    if (root) {
+        ok = resize_drained(n, length, mode, errp);
+        if (!ok) {
+            error_prepend(errp, "Could not resize image: ");
+        }
+        root_free(&root);
+    }
+    node_unref(n);
+    return ok;
+}
+
+/* An owned reference to the node that REF names or defines. */
+static struct node *open_ref(const BlockdevRef *ref, struct error **errp)
+{
+    struct node *n;
+
+    if (ref->type == QAPI_TYPE_OBJECT) {
+        return node_open(ref->u.definition, errp);
+    }
+    n = node_lookup(ref->u.reference, ref->u.reference, errp);
+    return n ? node_ref(n) : NULL;
+}
+
+bool qcow2_create(const BlockdevCreateOptions *options, struct error **errp)
+{
+    const BlockdevCreateOptionsQcow2 *o = &options->u.qcow2;
+    struct layout l = { 0 };
+    struct node *f;
+    bool ok;
+
+    if (!check_options(o, &l, errp) || !make_layout(o, &l, errp)) {
+        return false;
+    }
+    f = open_ref(o->file, errp);
+    if (!f) {
+        return false;
+    }
+    ok = write_to(f, &l, errp);
+    if (ok && l.prealloc != PREALLOC_MODE_OFF) {
+        ok = preallocate(f, o->size, l.prealloc, errp);
+    }
+    node_unref(f);
+    return ok;
+}

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT */
+/* What queries say of a qcow2 image. */
+#include "block/qcow2/qcow2.h"
+
+static ImageInfoSpecificQCow2 *make_info(struct qcow2 *s)
+{
+    ImageInfoSpecificQCow2 *info = ImageInfoSpecificQCow2_new0();
+
+    LOCK_GUARD(&s->lock);
+    info->refcount_bits = 1 << s->refcount_order;
+    info->compression_type =
+        s->hdr.compression_type == QCOW2_COMPRESSION_ZSTD
+        ? QCOW2_COMPRESSION_TYPE_ZSTD : QCOW2_COMPRESSION_TYPE_ZLIB;
+    if (s->hdr.version < 3) {
+        info->compat = g_strdup("0.10");
+        return info;
+    }
+    info->compat = g_strdup("1.1");
+    info->has_lazy_refcounts = true;
+    info->lazy_refcounts = s->hdr.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
+    info->has_corrupt = true;
+    info->corrupt = s->corrupt ||
+                    (s->hdr.incompatible & QCOW2_INCOMPAT_CORRUPT);
+    info->has_extended_l2 = true;
+    info->extended_l2 = false;
+    return info;
+}
+
+ImageInfoSpecific *qcow2_specific_info(struct node *n, struct error **errp)
+{
+    struct qcow2 *s = n->state;
+    ImageInfoSpecific *spec;
+    Qcow2BitmapInfoList *bitmaps = NULL;
+
+    if (s->hdr.version >= 3 && !qcow2_bitmaps_info(s, &bitmaps, errp)) {
+        return NULL;
+    }
+    spec = ImageInfoSpecific_new0();
+    spec->type = IMAGE_INFO_SPECIFIC_KIND_QCOW2;
+    spec->u.qcow2.data = make_info(s);
+    spec->u.qcow2.data->bitmaps = bitmaps;
+    return spec;
+}
+
+static SnapshotInfo *snapshot_info(const struct qcow2_snapshot *sn)
+{
+    SnapshotInfo *info = SnapshotInfo_new0();
+
+    info->id = g_strdup(sn->id);
+    info->name = g_strdup(sn->name);
+    info->vm_state_size = sn->vm_state_bytes;
+    info->date_sec = sn->date_sec;
+    info->date_nsec = sn->date_nsec;
+    info->vm_clock_sec = sn->vm_clock_nsec / 1000000000;
+    info->vm_clock_nsec = sn->vm_clock_nsec % 1000000000;
+    info->has_icount = sn->has_icount;
+    info->icount = sn->icount;
+    return info;
+}
+
+void qcow2_image_info(struct node *n, ImageInfo *info)
+{
+    struct qcow2 *s = n->state;
+
+    LOCK_GUARD(&s->lock);
+    info->has_cluster_size = true;
+    info->cluster_size = s->cluster_bytes;
+    info->has_dirty_flag = true;
+    info->dirty_flag = s->hdr.incompatible & QCOW2_INCOMPAT_DIRTY;
+    if (s->snapshots && s->snapshots->len > 0) {
+        info->snapshots = SnapshotInfoList_new0();
+        for (guint i = 0; i < s->snapshots->len; i++) {
+            qapi_list_append(info->snapshots, snapshot_info(
+                &g_array_index(s->snapshots, struct qcow2_snapshot, i)));
+        }
+    }
+}

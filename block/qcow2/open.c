@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Opening and closing an image.
+ *
+ * Order       header, extensions, features, options, tables, snapshots;
+ *             then, if the image may be written, what an unclean end left
+ *             behind (refcounts of a dirty image); then the bitmaps.
+ *             Nothing is written before all of it was read and checked.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include "block/qcow2/qcow2.h"
+
+enum { FIRST_BYTES = 512 };
+
+/* ---- first cluster ---------------------------------------------------------------- */
+
+static void read_names(struct qcow2 *s, const uint8_t *cluster)
+{
+    const struct qcow2_ext *format = qcow2_ext_find(s->exts,
+                                                    QCOW2_EXT_BACKING_FORMAT);
+
+    s->header_used_bytes = s->hdr.header_bytes;
+    if (s->hdr.backing_offset && s->hdr.backing_bytes) {
+        s->backing_name = g_strndup((const char *)cluster +
+                                    s->hdr.backing_offset,
+                                    s->hdr.backing_bytes);
+        s->header_used_bytes = s->hdr.backing_offset + s->hdr.backing_bytes;
+        s->node->header_backing_file = g_strdup(s->backing_name);
+        if (format) {
+            s->node->header_backing_format =
+                g_strndup((const char *)format->data, format->bytes);
+        }
+    }
+}
+
+/* Fields behind those we know are kept. */
+static void keep_extra(struct qcow2 *s, const uint8_t *cluster)
+{
+    s->header_extra = g_byte_array_new();
+    if (s->hdr.header_bytes > QCOW2_HEADER_OUR_BYTES) {
+        g_byte_array_append(s->header_extra, cluster + QCOW2_HEADER_OUR_BYTES,
+                            s->hdr.header_bytes - QCOW2_HEADER_OUR_BYTES);
+    }
+}
+
+static int read_first_cluster(struct qcow2 *s, struct error **errp)
+{
+    g_autofree uint8_t *cluster = g_try_malloc0(s->cluster_bytes);
+    size_t end = s->cluster_bytes;
+    int ret = -ENOMEM;
+
+    if (cluster) {
+        ret = qcow2_file_pread(s, 0, s->cluster_bytes, cluster, 0);
+    }
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not read qcow2 header");
+        return ret;
+    }
+    if (s->hdr.backing_offset) {
+        end = s->hdr.backing_offset;
+    }
+    keep_extra(s, cluster);
+    s->exts = qcow2_exts_new();
+    if (!qcow2_exts_decode(s->exts, cluster, s->hdr.header_bytes, end, errp)) {
+        return -EINVAL;
+    }
+    /* Damaged: bitmaps.c tells. */
+    qcow2_ext_bitmaps(s->exts, s->cluster_bytes, &s->bitmaps, NULL);
+    read_names(s, cluster);
+    return 0;
+}
+
+static void set_geometry(struct qcow2 *s)
+{
+    s->cluster_bits = s->hdr.cluster_bits;
+    s->cluster_bytes = INT64_C(1) << s->cluster_bits;
+    s->l2_bits = s->cluster_bits - 3;
+    s->refcount_order = s->hdr.refcount_order;
+    s->refblock_bits = s->cluster_bits + 3 - s->refcount_order;
+    s->refcount_max = UINT64_MAX >> (64 - (1U << s->refcount_order));
+}
+
+static int read_header(struct qcow2 *s, struct error **errp)
+{
+    uint8_t buf[FIRST_BYTES];
+    int ret;
+
+    ret = qcow2_file_pread(s, 0, sizeof(buf), buf, 0);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not read qcow2 header");
+        return ret;
+    }
+    if (!qcow2_header_decode(&s->hdr, buf, errp)) {
+        return -EINVAL;
+    }
+    set_geometry(s);
+    return read_first_cluster(s, errp);
+}
+
+static int check_features(struct qcow2 *s, struct error **errp)
+{
+    uint64_t unknown = s->hdr.incompatible & ~QCOW2_INCOMPAT_KNOWN;
+
+    if (unknown) {
+        g_autofree char *names = qcow2_feature_names(s->exts, unknown);
+        error_set(errp, "Unsupported qcow2 feature(s): %s", names);
+        return -ENOTSUP;
+    }
+    if (s->hdr.incompatible & QCOW2_INCOMPAT_DATA_FILE) {
+        error_set(errp, "Unsupported qcow2 feature(s): external data file");
+        return -ENOTSUP;
+    }
+    if (s->hdr.incompatible & QCOW2_INCOMPAT_EXTENDED_L2) {
+        error_set(errp, "Unsupported qcow2 feature(s): extended L2 entries");
+        return -ENOTSUP;
+    }
+    if (s->hdr.crypt_method != QCOW2_CRYPT_LUKS &&
+        qcow2_ext_find(s->exts, QCOW2_EXT_CRYPTO)) {
+        error_set(errp, "CRYPTO header extension only expected with LUKS "
+                  "encryption method");
+        return -EINVAL;
+    }
+    if ((s->hdr.incompatible & QCOW2_INCOMPAT_CORRUPT) && s->writable) {
+        error_set(errp, "qcow2: Image is corrupt; cannot be opened "
+                  "read/write");
+        return -EACCES;
+    }
+    return 0;
+}
+
+/* ---- tables --------------------------------------------------------------------------- */
+
+static int read_table(struct qcow2 *s, const char *what, int64_t offset,
+                      uint32_t entries, uint64_t **table, uint8_t **dirty,
+                      struct error **errp)
+{
+    int64_t bytes = entries * INT64_C(8);
+    int ret = 0;
+
+    *table = g_try_malloc0(MAX(bytes, 8));
+    *dirty = g_try_malloc0(entries / QCOW2_TABLE_CHUNK + 1);
+    if (!*table || !*dirty) {
+        ret = -ENOMEM;
+    } else if (entries && offset >= node_length(qcow2_file(s))) {
+        ret = -EIO;     /* the file was cut off */
+    } else {
+        ret = qcow2_file_pread(s, offset, bytes, *table, 0);
+    }
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not read %s", what);
+        return ret;
+    }
+    for (uint32_t i = 0; i < entries; i++) {
+        (*table)[i] = be64toh((*table)[i]);
+    }
+    return 0;
+}
+
+static void note_tables(struct qcow2 *s)
+{
+    s->tables = qcow2_cluster_set_new();
+    for (uint32_t i = 0; i < s->l1_entries; i++) {
+        uint64_t offset = s->l1[i] & QCOW2_OFFSET_MASK;
+        if (!(offset & (s->cluster_bytes - 1))) {
+            qcow2_cluster_set_add(s->tables, offset, QCOW2_SET_L2);
+        }
+    }
+    for (uint32_t i = 0; i < s->reftable_entries; i++) {
+        uint64_t offset = s->reftable[i] & QCOW2_REFTABLE_OFFSET_MASK;
+        if (!(offset & (s->cluster_bytes - 1)) && offset < INT64_MAX / 2) {
+            qcow2_cluster_set_add(s->tables, offset, QCOW2_SET_REFBLOCK);
+        }
+    }
+}
+
+static int read_tables(struct qcow2 *s, struct error **errp)
+{
+    int ret;
+
+    s->l1_entries = s->hdr.l1_entries;
+    s->l1_offset = s->hdr.l1_offset;
+    s->reftable_entries = ((int64_t)s->hdr.reftable_clusters
+                           << s->cluster_bits) / 8;
+    s->reftable_offset = s->hdr.reftable_offset;
+    s->reftable_bytes = s->reftable_entries * INT64_C(8);
+    ret = read_table(s, "L1 table", s->l1_offset, s->l1_entries, &s->l1,
+                     &s->l1_dirty, errp);
+    if (ret == 0) {
+        ret = read_table(s, "refcount table", s->reftable_offset,
+                         s->reftable_entries, &s->reftable,
+                         &s->reftable_dirty, errp);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    note_tables(s);
+    s->zero_from = qcow2_cluster_end(s, node_length(qcow2_file(s)));
+    if (!qcow2_table_cache_init(&s->l2_cache, s->opt.l2_entry_bytes,
+                                s->opt.l2_cache_bytes) ||
+        !qcow2_table_cache_init(&s->ref_cache, MIN(s->cluster_bytes, 4096),
+                                s->opt.refcount_cache_bytes)) {
+        error_set_errno(errp, ENOMEM, "Could not allocate table caches");
+        return -ENOMEM;
+    }
+    return 0;
+}
+
+/* ---- before the first write --------------------------------------------------------- */
+
+/* Autoclear bits that we do not keep true are cleared before we write. */
+static int clear_autoclear(struct qcow2 *s, struct error **errp)
+{
+    int ret;
+
+    if (!(s->hdr.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS)) {
+        return 0;
+    }
+    s->hdr.autoclear &= QCOW2_AUTOCLEAR_BITMAPS;
+    lock_acquire(&s->lock);
+    ret = qcow2_header_write(s);
+    lock_release(&s->lock);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not update qcow2 header");
+    }
+    return ret;
+}
+
+static int make_clean(struct qcow2 *s, struct error **errp)
+{
+    int ret;
+
+    if (!(s->hdr.incompatible & QCOW2_INCOMPAT_DIRTY)) {
+        return 0;
+    }
+    ret = qcow2_rebuild_refcounts(s, errp);
+    if (ret < 0) {
+        error_prepend(errp, "Could not repair dirty image: ");
+        return ret;
+    }
+    lock_acquire(&s->lock);
+    ret = qcow2_header_set_incompatible(s, QCOW2_INCOMPAT_DIRTY, false);
+    lock_release(&s->lock);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not update qcow2 header");
+    }
+    return ret;
+}
+
+/* ---- open and close --------------------------------------------------------------------- */
+
+static void wait_background(struct qcow2 *s)
+{
+    LOCK_GUARD(&s->lock);
+    while (s->n_background > 0) {
+        cond_wait(&s->changed, &s->lock);
+    }
+}
+
+static void free_all(struct qcow2 *s)
+{
+    wait_background(s);
+    qcow2_snapshots_free(s);
+    qcow2_table_cache_deinit(&s->l2_cache);
+    qcow2_table_cache_deinit(&s->ref_cache);
+    g_clear_pointer(&s->l1, g_free);
+    g_clear_pointer(&s->l1_dirty, g_free);
+    g_clear_pointer(&s->reftable, g_free);
+    g_clear_pointer(&s->reftable_dirty, g_free);
+    g_clear_pointer(&s->tables, qcow2_cluster_set_free);
+    g_clear_pointer(&s->backing_name, g_free);
+    if (s->exts) {
+        g_ptr_array_free(s->exts, TRUE);
+    }
+    if (s->header_extra) {
+        g_byte_array_free(s->header_extra, TRUE);
+    }
+    g_array_free(s->frees, TRUE);
+    range_lock_deinit(&s->guest);
+    cond_deinit(&s->changed);
+    lock_deinit(&s->lock);
+}
+
+static int open_image(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
+                      struct error **errp)
+{
+    int ret = read_header(s, errp);
+
+    if (ret == 0) {
+        ret = check_features(s, errp);
+    }
+    if (ret == 0 && !qcow2_options_read(s, o, errp)) {
+        ret = -EINVAL;
+    }
+    if (ret == 0) {
+        ret = read_tables(s, errp);
+    }
+    if (ret == 0) {
+        ret = qcow2_snapshots_read(s, errp);
+    }
+    if (ret == 0 && s->writable) {
+        ret = make_clean(s, errp);
+    }
+    if (ret == 0 && s->writable) {
+        ret = clear_autoclear(s, errp);
+    }
+    return ret;
+}
+
+int qcow2_open(struct node *n, const BlockdevOptions *options,
+               struct error **errp)
+{
+    struct qcow2 *s = n->state;
+    int ret;
+
+    s->node = n;
+    s->writable = !n->read_only;
+    lock_init(&s->lock, "qcow2", LOCK_QCOW2);
+    cond_init(&s->changed);
+    range_lock_init(&s->guest, "qcow2-guest");
+    s->frees = g_array_new(FALSE, FALSE, sizeof(struct qcow2_free));
+
+    ret = open_image(s, &options->u.qcow2, errp);
+    if (ret == 0) {
+        atomic_store(&n->length_bytes, (int64_t)s->hdr.size);
+        n->supported_zero_flags = BLK_MAY_UNMAP;
+        if (!qcow2_bitmaps_load(s, errp)) {
+            qcow2_bitmaps_close(s);
+            ret = -EINVAL;
+        }
+    }
+    if (ret < 0) {
+        g_clear_pointer(&n->header_backing_file, g_free);
+        g_clear_pointer(&n->header_backing_format, g_free);
+        free_all(s);
+        memset(s, 0, sizeof(*s));
+    }
+    return ret;
+}
+
+/* What is left in memory goes to the file.  Lock held. */
+static int close_metadata(struct qcow2 *s)
+{
+    int ret = qcow2_writeback_all(s);
+
+    if (ret == 0 && s->lazy_dirty) {
+        lock_release(&s->lock);
+        ret = node_flush(qcow2_file(s));
+        lock_acquire(&s->lock);
+        if (ret == 0) {
+            ret = qcow2_header_set_incompatible(s, QCOW2_INCOMPAT_DIRTY,
+                                                false);
+        }
+    }
+    return ret;
+}
+
+void qcow2_close(struct node *n)
+{
+    struct qcow2 *s = n->state;
+    uint32_t l2_dirty, ref_dirty;
+    int ret = 0;
+
+    if (s->writable) {
+        qcow2_bitmaps_store(s);
+        lock_acquire(&s->lock);
+        ret = s->corrupt ? 0 : close_metadata(s);
+        l2_dirty = s->l2_cache.n_dirty;
+        ref_dirty = s->ref_cache.n_dirty;
+        lock_release(&s->lock);
+        if (ret < 0 && (l2_dirty || !ref_dirty)) {
+            error_report_text("Failed to flush the L2 table cache: %s",
+                              g_strerror(-ret));
+        }
+        if (ret < 0 && ref_dirty) {
+            error_report_text("Failed to flush the refcount block cache: %s",
+                              g_strerror(-ret));
+        }
+    }
+    qcow2_bitmaps_close(s);
+    free_all(s);
+}

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Writing guest data.
+ *
+ * Design      First try: clusters that are ours alone are written in place
+ *             under a shared hold.  What is left is done under an exclusive
+ *             hold of whole clusters, in steps: find a run that needs new
+ *             clusters, allocate them in one piece, write the data (and what
+ *             the rest of the first and last cluster read as before), then
+ *             point the L2 entries to it.
+ * Invariants  I1  The data is in the file before the entry (qcow2.h I1).
+ *             I2  A step that fails gives its new clusters back; the old
+ *                 mapping stands.
+ */
+#include <errno.h>
+#include <stdlib.h>
+#include "block/qcow2/qcow2.h"
+
+/* Up to this, the rest of a cluster and the data go out as one write. */
+enum { JOIN_BYTES = 4 << 20 };
+
+struct request {
+    int64_t offset, bytes;
+    const uint8_t *buf;
+    unsigned flags;
+};
+
+static void advance(struct request *r, int64_t bytes)
+{
+    r->offset += bytes;
+    r->buf += bytes;
+    r->bytes -= bytes;
+}
+
+/* ---- in place ------------------------------------------------------------------ */
+
+/* Write what lies in place at the start of R, which shrinks.  0 or -errno,
+ * -EAGAIN with BLK_NOWAIT: nothing done. */
+static int write_in_place(struct qcow2 *s, struct request *r)
+{
+    bool nowait = r->flags & BLK_NOWAIT;
+    int ret = 0;
+
+    while (r->bytes > 0 && ret == 0) {
+        struct qcow2_map map;
+        bool in_place;
+        lock_acquire(&s->lock);
+        ret = s->corrupt ? -EIO : qcow2_lookup(s, r->offset, r->bytes, nowait,
+                                               &map);
+        in_place = ret == 0 && map.type == QCOW2_NORMAL && map.copied;
+        if (in_place) {
+            ret = qcow2_check_overlap(s, 0, map.host, map.bytes);
+        }
+        lock_release(&s->lock);
+        if (ret < 0 || !in_place) {
+            break;
+        }
+        if (nowait && map.bytes < r->bytes) {
+            return -EAGAIN;
+        }
+        ret = qcow2_file_pwrite(s, map.host, map.bytes, r->buf, r->flags);
+        if (ret == 0) {
+            advance(r, map.bytes);
+        }
+    }
+    return ret;
+}
+
+/* ---- new clusters ----------------------------------------------------------------- */
+
+/* Data for new clusters (or old ones that read as zeroes): [start, end) is
+ * what of them must be written. */
+struct fill {
+    int64_t host;               /* of the first cluster */
+    int64_t offset, bytes;      /* guest's data */
+    int64_t head, tail;         /* bytes around it, to the clusters' ends */
+    bool fresh;                 /* the clusters read as zeroes */
+    bool held;                  /* they were the guest's already */
+};
+
+/* What the guest reads now in the rest of a cluster; zeroes behind the end. */
+static int read_rest(struct qcow2 *s, int64_t offset, int64_t bytes,
+                     uint8_t *buf)
+{
+    int64_t n = CLAMP(node_length(s->node) - offset, 0, bytes);
+
+    memset(buf + n, 0, bytes - n);
+    return n ? qcow2_read_held(s, offset, n, buf, 0) : 0;
+}
+
+/* Need [offset, +bytes), the rest of a cluster, be written? */
+static int rest_needed(struct qcow2 *s, const struct fill *f, int64_t offset,
+                       int64_t bytes)
+{
+    struct qcow2_map map;
+    int ret;
+
+    if (bytes == 0) {
+        return 0;
+    }
+    if (!f->fresh) {
+        return 1;
+    }
+    LOCK_GUARD(&s->lock);
+    ret = qcow2_lookup(s, offset, bytes, false, &map);
+    return ret < 0 ? ret : !qcow2_map_reads_zero(s, &map, offset);
+}
+
+static int write_part(struct qcow2 *s, int64_t host, int64_t offset,
+                      int64_t bytes)
+{
+    g_autofree uint8_t *buf = NULL;
+    int ret;
+
+    if (bytes == 0) {
+        return 0;
+    }
+    buf = g_try_malloc(bytes);
+    ret = buf ? read_rest(s, offset, bytes, buf) : -ENOMEM;
+    return ret < 0 ? ret : qcow2_file_pwrite(s, host, bytes, buf, 0);
+}
+
+static int write_joined(struct qcow2 *s, const struct fill *f,
+                        const uint8_t *data, int64_t host)
+{
+    int64_t total = f->head + f->bytes + f->tail;
+    uint8_t *buf = aligned_alloc(4096, (total + 4095) & -INT64_C(4096));
+    int ret = buf ? 0 : -ENOMEM;
+
+    if (ret == 0 && f->head) {
+        ret = read_rest(s, f->offset - f->head, f->head, buf);
+    }
+    if (ret == 0 && f->tail) {
+        ret = read_rest(s, f->offset + f->bytes, f->tail,
+                        buf + f->head + f->bytes);
+    }
+    if (ret == 0) {
+        memcpy(buf + f->head, data, f->bytes);
+        ret = qcow2_file_pwrite(s, host, total, buf, 0);
+    }
+    free(buf);
+    return ret;
+}
+
+static int write_fill(struct qcow2 *s, struct fill *f, const uint8_t *data)
+{
+    int64_t host = f->host + f->head;
+    int head = rest_needed(s, f, f->offset - f->head, f->head);
+    int tail = rest_needed(s, f, f->offset + f->bytes, f->tail);
+    int ret;
+
+    if (head < 0 || tail < 0) {
+        return head < 0 ? head : tail;
+    }
+    f->head = head ? f->head : 0;
+    f->tail = tail ? f->tail : 0;
+    if (!f->head && !f->tail) {
+        return qcow2_file_pwrite(s, host, f->bytes, data, 0);
+    }
+    if (f->head + f->bytes + f->tail <= JOIN_BYTES) {
+        return write_joined(s, f, data, host - f->head);
+    }
+    ret = write_part(s, host - f->head, f->offset - f->head, f->head);
+    if (ret == 0) {
+        ret = write_part(s, host + f->bytes, f->offset + f->bytes, f->tail);
+    }
+    return ret < 0 ? ret : qcow2_file_pwrite(s, host, f->bytes, data, 0);
+}
+
+/* Clusters from R's first on, of one L2 slice, that need new clusters. */
+static int64_t count_new(struct qcow2 *s, const struct request *r)
+{
+    int64_t start = qcow2_cluster_start(s, r->offset), o = start;
+    int64_t end = qcow2_cluster_end(s, r->offset + r->bytes);
+
+    end = MIN(end, start + (qcow2_l2_slice_left(s, start) << s->cluster_bits));
+    while (o < end) {
+        struct qcow2_map map;
+        int ret = qcow2_lookup(s, o, end - o, false, &map);
+        if (ret < 0) {
+            return ret;
+        }
+        if (map.copied) {
+            break;
+        }
+        o += map.bytes;
+    }
+    return (o - start) >> s->cluster_bits;
+}
+
+/* Lock held: find or allocate the clusters for a step of R. */
+static int step_begin(struct qcow2 *s, const struct request *r,
+                      struct qcow2_map *map, struct fill *f)
+{
+    int64_t in_cluster = r->offset & (s->cluster_bytes - 1);
+    int64_t n;
+    int ret = qcow2_writeback_some(s);
+
+    if (ret == 0) {
+        ret = qcow2_lookup_for_write(s, r->offset, r->bytes, map);
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    *f = (struct fill) { .offset = r->offset, .head = in_cluster };
+    f->held = map->copied;
+    if (f->held) {
+        f->host = map->host - in_cluster;
+        f->bytes = map->bytes;
+        return qcow2_check_overlap(s, 0, map->host, map->bytes);
+    }
+    n = count_new(s, r);
+    if (n > 0) {
+        n = qcow2_alloc_run(s, n, false, &f->host, &f->fresh);
+    }
+    if (n <= 0) {
+        return n < 0 ? n : -EIO;
+    }
+    f->bytes = MIN(r->bytes, (n << s->cluster_bits) - in_cluster);
+    return 0;
+}
+
+/* One step under the exclusive hold; R shrinks. */
+static int write_step(struct qcow2 *s, struct request *r)
+{
+    struct qcow2_map map;
+    struct fill f;
+    int64_t n;
+    int ret;
+
+    lock_acquire(&s->lock);
+    ret = step_begin(s, r, &map, &f);
+    lock_release(&s->lock);
+    if (ret < 0) {
+        return ret;
+    }
+    if (f.held && map.type == QCOW2_NORMAL) {
+        ret = qcow2_file_pwrite(s, map.host, map.bytes, r->buf, 0);
+        advance(r, ret < 0 ? 0 : map.bytes);
+        return ret;
+    }
+    f.tail = -(f.head + f.bytes) & (s->cluster_bytes - 1);
+    n = (f.head + f.bytes + f.tail) >> s->cluster_bits;
+    ret = write_fill(s, &f, r->buf);
+    lock_acquire(&s->lock);
+    if (ret == 0) {
+        ret = qcow2_l2_set(s, r->offset, n, QCOW2_L2_LINK, f.host,
+                           s->opt.discard_other ? QCOW2_FREE_DISCARD : 0);
+    }
+    if (ret < 0 && !f.held) {
+        qcow2_refcount_release(s, f.host, n);   /* I2 */
+    }
+    lock_release(&s->lock);
+    if (ret == 0) {
+        advance(r, f.bytes);
+    }
+    return ret;
+}
+
+int qcow2_pwrite(struct node *n, int64_t offset, int64_t bytes,
+                 const void *buf, unsigned flags)
+{
+    struct qcow2 *s = n->state;
+    struct request r = {
+        .offset = offset, .bytes = bytes, .buf = buf,
+        .flags = flags & (BLK_NOWAIT | BLK_REGISTERED_BUF),
+    };
+    struct range_hold hold;
+    int64_t start;
+    int ret;
+
+    if (!(flags & BLK_NOWAIT)) {
+        range_lock_acquire(&s->guest, &hold, offset, bytes, false);
+    } else if (!range_lock_try(&s->guest, &hold, offset, bytes, false)) {
+        return -EAGAIN;
+    }
+    ret = write_in_place(s, &r);
+    range_lock_release(&s->guest, &hold);
+    if (ret < 0 || r.bytes == 0) {
+        return ret;
+    }
+    if (flags & BLK_NOWAIT) {
+        return -EAGAIN;
+    }
+    start = qcow2_cluster_start(s, r.offset);
+    range_lock_acquire(&s->guest, &hold, start,
+                       qcow2_cluster_end(s, r.offset + r.bytes) - start, true);
+    while (r.bytes > 0 && ret == 0) {
+        ret = write_step(s, &r);
+    }
+    range_lock_release(&s->guest, &hold);
+    return ret;
+}

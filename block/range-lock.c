@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Range lock: see range-lock.h.
+ *
+ * Holds and waiters stand in one list in order of arrival.  A hold may run
+ * when no earlier entry overlaps it, unless both are shared; that gives I1
+ * (an earlier entry is either granted or must be waited for) and I2 (a later
+ * entry never passes one that it overlaps).
+ */
+#include "block/range-lock.h"
+
+#include <glib.h>
+
+void range_lock_init(struct range_lock *rl, const char *name)
+{
+    lock_init(&rl->lock, name, LOCK_RANGE);
+    cond_init(&rl->changed);
+    rl->first = rl->last = NULL;
+    rl->n_waiting = 0;
+}
+
+void range_lock_deinit(struct range_lock *rl)
+{
+    g_assert(!rl->first && rl->n_waiting == 0);
+    cond_deinit(&rl->changed);
+    lock_deinit(&rl->lock);
+}
+
+static void link_last(struct range_lock *rl, struct range_hold *h)
+{
+    h->next = NULL;
+    h->prev = rl->last;
+    if (rl->last) {
+        rl->last->next = h;
+    } else {
+        rl->first = h;
+    }
+    rl->last = h;
+}
+
+static void unlink_hold(struct range_lock *rl, struct range_hold *h)
+{
+    if (h->prev) {
+        h->prev->next = h->next;
+    } else {
+        rl->first = h->next;
+    }
+    if (h->next) {
+        h->next->prev = h->prev;
+    } else {
+        rl->last = h->prev;
+    }
+}
+
+/* Does an entry before H (NULL: all there are) keep it from running? */
+static bool must_wait(const struct range_lock *rl, const struct range_hold *h)
+{
+    const struct range_hold *other;
+
+    for (other = rl->first; other && other != h; other = other->next) {
+        if (MAX(other->offset, h->offset) < MIN(other->end, h->end) &&
+            (other->exclusive || h->exclusive)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void hold_init(struct range_hold *h, int64_t offset, int64_t bytes,
+                      bool exclusive)
+{
+    g_assert(offset >= 0 && bytes >= 0 && bytes <= INT64_MAX - offset);
+    h->offset = offset;
+    h->end = offset + bytes;
+    h->exclusive = exclusive;
+    h->granted = false;
+}
+
+void range_lock_acquire(struct range_lock *rl, struct range_hold *h,
+                        int64_t offset, int64_t bytes, bool exclusive)
+{
+    hold_init(h, offset, bytes, exclusive);
+    LOCK_GUARD(&rl->lock);
+    link_last(rl, h);
+    while (must_wait(rl, h)) {
+        rl->n_waiting++;
+        cond_wait(&rl->changed, &rl->lock);
+        rl->n_waiting--;
+    }
+    h->granted = true;
+}
+
+bool range_lock_try(struct range_lock *rl, struct range_hold *h,
+                    int64_t offset, int64_t bytes, bool exclusive)
+{
+    hold_init(h, offset, bytes, exclusive);
+    LOCK_GUARD(&rl->lock);
+    link_last(rl, h);
+    if (must_wait(rl, h)) {
+        unlink_hold(rl, h);
+        return false;
+    }
+    h->granted = true;
+    return true;
+}
+
+void range_lock_release(struct range_lock *rl, struct range_hold *h)
+{
+    LOCK_GUARD(&rl->lock);
+    g_assert(h->granted);
+    h->granted = false;
+    unlink_hold(rl, h);
+    if (rl->n_waiting > 0) {
+        cond_broadcast(&rl->changed);
+    }
+}
+
+void range_lock_shrink(struct range_lock *rl, struct range_hold *h,
+                       int64_t offset, int64_t end)
+{
+    LOCK_GUARD(&rl->lock);
+    g_assert(h->granted && offset >= h->offset && end <= h->end &&
+             offset <= end);
+    h->offset = offset;
+    h->end = end;
+    if (rl->n_waiting > 0) {
+        cond_broadcast(&rl->changed);
+    }
+}

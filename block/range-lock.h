@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Range lock: shared or exclusive holds on byte ranges, first come first
+ * served where they overlap.
+ *
+ * Invariants  I1  Two holds that overlap are both shared.
+ *             I2  A waiter is passed only by requests that do not overlap it:
+ *                 no starvation.
+ * Threads     Any; blocks the caller until it has its range.  Rank LOCK_RANGE
+ *             inside; holding a range is not holding a lock, but a thread
+ *             that holds one range waits for another only in an order its
+ *             user states.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/lock.h"
+
+struct range_hold {             /* on the caller's stack; opaque to it */
+    int64_t offset, end;
+    bool exclusive, granted;
+    struct range_hold *next, *prev;
+};
+
+struct range_lock {
+    struct lock lock;           /* rank LOCK_RANGE; never held across I/O */
+    struct cond changed;
+    struct range_hold *first, *last;    /* in order of arrival */
+    int n_waiting;
+};
+
+void range_lock_init(struct range_lock *rl, const char *name);
+void range_lock_deinit(struct range_lock *rl);  /* nobody holds or waits */
+void range_lock_acquire(struct range_lock *rl, struct range_hold *h,
+                        int64_t offset, int64_t bytes, bool exclusive);
+/* False at once if it would have to wait. */
+bool range_lock_try(struct range_lock *rl, struct range_hold *h,
+                    int64_t offset, int64_t bytes, bool exclusive);
+void range_lock_release(struct range_lock *rl, struct range_hold *h);
+/* Give up [h->offset, offset) of a hold, or all behind end: shrinks. */
+void range_lock_shrink(struct range_lock *rl, struct range_hold *h,
+                       int64_t offset, int64_t end);
