@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Copy engine: the loop of every job that copies.
+ *
+ * Problem     What a job copies is in its copier's todo; how fast, how much at
+ *             once, when to hold still and what an error means is here, once
+ *             for all jobs.
+ * Design      Bursts: workers (pool threads and the job's own) take runs from
+ *             todo, one after the other, until something wants them to stop:
+ *             a pause, a cancel, an error, the speed limit, no more runs.
+ *             Between bursts nothing is in flight, and the job's thread alone
+ *             decides.
+ * Threads     engine_run(): the job's thread.  engine_set_speed(): control.
+ */
+#pragma once
+
+#include "blockjobs/job.h"
+
+struct copier;
+struct engine;
+
+struct engine_options {
+    struct job *job;                /* borrowed */
+    struct copier *copier;          /* borrowed */
+    BlockdevOnError on_source_error, on_target_error;
+    int max_workers;                /* most copies in flight; 0: default */
+    int64_t max_chunk_bytes;        /* 0: default */
+    /* Asked between copies: -errno ends the job (a broken snapshot). */
+    int (*check)(void *opaque);
+    void *opaque;
+};
+
+struct engine *engine_new(const struct engine_options *options);
+void engine_free(struct engine **e);
+
+/* Copy until todo is empty.  0, -ECANCELED, or -errno by policy. */
+int engine_run(struct engine *e);
+/* Drop from todo what need not be copied (sync=top); as engine_run(). */
+int engine_skip_unallocated(struct engine *e);
+/* The limit has changed; no yield. */
+void engine_set_speed(struct engine *e);

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/* Jobs: what the job*.c files share and nobody else uses. */
+#pragma once
+
+#include "base/control.h"
+#include "block/root.h"
+#include "blockjobs/job.h"
+
+/* ---- job-state.c: the two tables ------------------------------------------ */
+
+#define JOB_VERBS(X) \
+    X(CANCEL, "cancel") X(PAUSE, "pause") X(RESUME, "resume") \
+    X(SET_SPEED, "set-speed") X(COMPLETE, "complete") \
+    X(FINALIZE, "finalize") X(DISMISS, "dismiss") X(CHANGE, "change")
+
+enum job_verb {
+#define X(id, name) JOB_VERB_##id##_,
+    JOB_VERBS(X)
+#undef X
+    JOB_VERB__COUNT
+};
+
+bool job_state_may_change(JobStatus from, JobStatus to);
+bool job_state_may_verb(JobStatus status, enum job_verb verb);
+const char *job_verb_name(enum job_verb verb);
+
+/* Change status by the table (else: assertion) and send the event. */
+void job_transition(struct job *job, JobStatus to);
+/* Refuse VERB with QEMU's text where the table forbids it. */
+bool job_check_verb(const struct job *job, enum job_verb verb,
+                    struct error **errp);
+
+/* ---- job.c ------------------------------------------------------------------ */
+
+/* Settled: out of the list and freed; status goes to "null". */
+void job_dismiss_now(struct job *job);
+
+/* ---- job-run.c: pausing ------------------------------------------------------ */
+
+void job_pause(struct job *job);            /* counted */
+void job_resume(struct job *job);
+void job_wake(struct job *job);             /* any sleep looks again */
+void job_thread_main(void *job);
+
+/* ---- job-end.c: completion ---------------------------------------------------- */
+
+struct job_txn {
+    int n_refs;
+    struct job *jobs;       /* linked by txn_next, in order of addition */
+    bool aborting;          /* a member failed: the others are cancelled */
+    bool finalizing;        /* prepare, commit, abort are running */
+};
+
+void job_txn_add(struct job_txn *txn, struct job *job);
+void job_txn_remove(struct job *job);
+/* The job's run() has returned RET. */
+void job_ended(struct job *job, int ret, struct error *err /* taken */);
+/* Cancel by a user, a transaction or shutdown; does not wait. */
+void job_cancel(struct job *job, bool force);
+/* Finalize the whole transaction of a pending job. */
+void job_finalize_txn(struct job *job);
+
+/* ---- block-job.c: roots, events -------------------------------------------------- */
+
+void job_send_ready(struct job *job);
+void job_send_pending(struct job *job);
+void job_send_ended(struct job *job);       /* COMPLETED or CANCELLED */
+/* "report", "stop", ... resets by user_resume. */
+void job_iostatus_reset(struct job *job);

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Jobs: the state machine, seen by job drivers and commands.
+ *
+ * Problem     A job runs in its own thread as plain C; users pause, cancel,
+ *             throttle and finalize it; drains pause it too.
+ * Invariants  I1  Status changes only by the tables in job-state.c, under the
+ *                 control lock, one JOB_STATUS_CHANGE each.
+ *             I2  A job's thread has no request in flight when it pauses, and
+ *                 only then takes the control lock.
+ *             I3  After run() returned no I/O of the job is in flight.
+ *             I4  prepare/commit/abort/clean run once each at most, control
+ *                 lock held, all jobs of a transaction together.
+ * Threads     "control": lock held.  "job thread": from run(), no lock held.
+ *             "any": atomic.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "base/lock.h"
+#include "qapi/qapi-types.h"
+
+struct job;
+struct job_txn;
+struct node;
+struct root;
+
+struct job_driver {
+    JobType type;
+    size_t job_size;        /* of the struct that begins with struct job */
+    bool is_block_job;      /* BLOCK_JOB_* events, query-block-jobs */
+
+    /* Job thread, no lock.  0 or -errno; text in errp or from strerror.
+     * Returns early with -ECANCELED once job_is_cancelled(). */
+    int (*run)(struct job *job, struct error **errp);
+
+    /* Control; all may be NULL; may yield unless they say not. */
+    int (*prepare)(struct job *job, struct error **errp); /* last chance to
+                                                             fail */
+    void (*commit)(struct job *job);
+    void (*abort)(struct job *job);
+    void (*clean)(struct job *job);     /* after commit or abort */
+    /* job-complete on a ready job. */
+    bool (*complete)(struct job *job, struct error **errp);
+    /* Told once that a cancel was asked; wake what could hang (any wait of the
+     * job's that is not job_sleep or a pause point).  Must not yield. */
+    void (*cancel)(struct job *job, bool force);
+    /* True (default if NULL): a soft cancel is a cancel.  False: a ready job
+     * ends well without completing (mirror). */
+    bool (*soft_cancel_is_hard)(struct job *job);
+    void (*user_resume)(struct job *job);   /* before it resumes; no yield */
+    void (*set_speed)(struct job *job, int64_t speed);  /* no yield */
+    void (*query)(struct job *job, BlockJobInfo *info); /* fill specifics */
+    void (*free)(struct job *job);      /* the driver's own fields; no yield */
+};
+
+/* Private to blockjobs/job*.c but for the parts marked public. */
+struct job {
+    /* Set by job_create(), then constant. */
+    const struct job_driver *driver;
+    char *id;                       /* owned; NULL: internal */
+    bool auto_finalize, auto_dismiss;
+
+    /* Control lock. */
+    JobStatus status;
+    struct job_txn *txn;            /* ref, or NULL when settled */
+    struct job *txn_next;
+    struct job *newer, *older;      /* list of all jobs */
+    int pause_count;                /* user's, drains', errors' */
+    bool user_paused;
+    bool parked;                    /* thread holds still: see job-run.c P1 */
+    bool started;
+    bool thread_ended;              /* run() returned (or was never called) */
+    int ret;                        /* 0 or -errno, after run() */
+    struct error *err;              /* owned; text for query and events */
+    BlockDeviceIoStatus iostatus;
+    GSList *roots;                  /* block jobs: struct root *, owned */
+    GSList *blocked_nodes;          /* struct node * (ref) with op blockers */
+
+    /* Shared with the job's thread: lock (rank LOCK_JOB). */
+    struct lock lock;
+    struct cond wake;               /* pause_count, cancel, speed, kick */
+    bool kicked;
+
+    /* Atomic. */
+    bool cancel_requested;          /* public: job_is_cancelled() */
+    bool force_cancel;
+    bool pause_requested;           /* pause_count > 0 */
+    bool sleeping;                  /* in job_sleep_until() */
+    int64_t speed;                  /* bytes/s, 0: no limit */
+    int64_t progress_current, progress_total;
+};
+
+/* ---- control ------------------------------------------------------------------ */
+
+/* JobFlags as the commands give them. */
+struct job_options {
+    const char *id;         /* NULL: internal job (JOB_INTERNAL) */
+    bool manual_finalize;   /* auto-finalize: false */
+    bool manual_dismiss;    /* auto-dismiss: false */
+    struct job_txn *txn;    /* borrowed; NULL: a transaction of its own */
+    int64_t speed;          /* bytes/s */
+};
+
+/*
+ * A new job in state "created" (event sent).  NULL: `Invalid job ID 'X'`,
+ * `Job ID 'X' already in use`.  The driver fills its part, then job_start();
+ * or, when that fails, job_early_fail() (created -> null, freed).
+ */
+struct job *job_create(const struct job_driver *driver,
+                       const struct job_options *options, struct error **errp);
+void job_early_fail(struct job *job);
+/* created -> running; starts the thread (paused at once if drained). */
+void job_start(struct job *job);
+
+struct job *job_find(const char *id);           /* borrowed */
+struct job *job_next(const struct job *job);    /* newest first; NULL starts */
+/*
+ * A transaction of jobs: all prepare and commit, or, when one fails, all
+ * others are cancelled.  A job without one gets one of its own.
+ */
+struct job_txn *job_txn_new(void);              /* owned reference */
+void job_txn_unref(struct job_txn *txn);        /* NULL is fine */
+
+/* Cancel all, wait for their ends (yields): shutdown. */
+void job_cancel_all(void);
+
+/*
+ * A root of a block job on NODE: `main node`, `source`, `target`... (static);
+ * drains pause the job.  Owned by the job, freed when it ends.  All
+ * operations on the node are blocked as in use by this job.
+ */
+struct root *job_add_root(struct job *job, struct node *node, const char *name,
+                          unsigned perm, unsigned shared, struct error **errp);
+/* Before the graph changes at the end: drop all roots and blockers. */
+void job_drop_roots(struct job *job);
+
+/* ---- job thread ------------------------------------------------------------------ */
+
+bool job_is_cancelled(const struct job *job);   /* any: force or before ready*/
+bool job_cancel_requested(const struct job *job); /* any: soft ones too */
+/* Pause here if someone asked for it; returns when resumed or cancelled.
+ * No request of the job is in flight. */
+void job_pause_point(struct job *job);
+bool job_should_pause(const struct job *job);   /* any: cheap test */
+/* Sleep until DEADLINE_NS, a kick, cancel, or a pause (which it takes). */
+void job_sleep_until(struct job *job, int64_t deadline_ns);
+void job_kick(struct job *job);                 /* any: end a sleep */
+void job_progress_add(struct job *job, int64_t bytes);          /* any */
+void job_progress_set_remaining(struct job *job, int64_t bytes); /* any */
+void job_progress_add_remaining(struct job *job, int64_t bytes); /* any */
+int64_t job_speed(const struct job *job);       /* any */
+/* running -> ready, BLOCK_JOB_READY. */
+void job_set_ready(struct job *job);
+
+/*
+ * An I/O error happened: BLOCK_JOB_ERROR, and for "stop" the job becomes
+ * user-paused with io-status set, so that the next pause point waits.  No
+ * request in flight.  Returns what to do.
+ */
+BlockErrorAction job_error_action(struct job *job, BlockdevOnError on_err,
+                                  bool is_read, int err);
