@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * An NBD server: listening sockets, the thread that accepts, connections.
+ *
+ * Threads  One thread per server waits for clients, one per connection
+ *          serves it.  Every wait of theirs ends when their socket is shut
+ *          down or, during the handshake, when its time is over.
+ */
+#pragma once
+
+#include "base/error.h"
+#include "nbd/listen.h"
+
+struct nbd_conn;
+
+struct nbd_server_options {
+    int max_connections;        /* 0: any number */
+    int handshake_max_seconds;  /* 0: no limit */
+};
+
+struct nbd_server {
+    /* Constant while it runs. */
+    struct nbd_listener *listener;  /* owned */
+    int max_connections;
+    int64_t handshake_max_ns;       /* INT64_MAX: no limit */
+    int wake_fd;                    /* eventfd: look again */
+    pthread_t thread;
+
+    /* Under nbd_lock. */
+    struct nbd_conn *conns;
+    int n_conns;
+    bool stopping;                  /* set once */
+};
+
+/*
+ * Serve LISTENER (taken, also on failure).  Any thread.  NULL and errp: no
+ * thread or file descriptor to be had.
+ */
+struct nbd_server *nbd_server_new(struct nbd_listener *listener,
+                                  const struct nbd_server_options *options,
+                                  struct error **errp);
+/*
+ * Stop listening, close its exports, disconnect all clients, wait until
+ * all is gone, free it.  Control lock held, yields.
+ */
+void nbd_server_stop(struct nbd_server *s);
+
+/* The multi-connection flag holds: more than one client may connect. */
+bool nbd_server_multi_conn(const struct nbd_server *s);
+/* nbd_lock held: shut down all connections in transmission on E. */
+struct nbd_export;
+void nbd_server_shutdown_export(struct nbd_server *s,
+                                const struct nbd_export *e);
+/* The calling connection thread is done with C: out of the list, freed. */
+void nbd_server_remove_conn(struct nbd_server *s, struct nbd_conn *c);

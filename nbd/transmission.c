@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Transmission: receive requests, answer what needs no wait, pass on the rest.
+ *
+ * The hot path of the server.  See conn.h for its invariants.
+ */
+#include "nbd/replies.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/socket.h>
+#include "base/pool.h"
+#include "base/trace.h"
+
+enum {
+    /* Fewer zeroes than these are sent as data. */
+    ZERO_MIN_BYTES = 64,
+};
+
+/* ---- receiving ------------------------------------------------------------------ */
+
+/* Have BYTES (at most NBD_RX_BYTES) at c->rx_start.  False: closed. */
+static bool rx_fill(struct nbd_conn *c, size_t bytes)
+{
+    if (c->rx_end - c->rx_start >= bytes) {
+        return true;
+    }
+    memmove(c->rx, c->rx + c->rx_start, c->rx_end - c->rx_start);
+    c->rx_end -= c->rx_start;
+    c->rx_start = 0;
+    while (c->rx_end < bytes) {
+        ssize_t n = recv(c->fd, c->rx + c->rx_end, NBD_RX_BYTES - c->rx_end,
+                         c->tx_len > 0 ? MSG_DONTWAIT : 0);
+
+        if (n > 0) {
+            c->rx_end += n;
+        } else if (n < 0 && errno == EAGAIN) {
+            nbd_send_flush(c);                          /* I3 */
+        } else if (n == 0 || errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The next BYTES of payload into BUF, the last part straight from the socket. */
+static bool rx_payload(struct nbd_conn *c, uint8_t *buf, size_t bytes)
+{
+    size_t n = MIN(bytes, c->rx_end - c->rx_start);
+
+    if (bytes == 0) {
+        return true;            /* there is no BUF */
+    }
+    memcpy(buf, c->rx + c->rx_start, n);
+    c->rx_start += n;
+    if (n == bytes) {
+        return true;
+    }
+    nbd_send_flush(c);                                  /* I3 */
+    return nbd_conn_recv(c, buf + n, bytes - n);
+}
+
+static bool rx_discard(struct nbd_conn *c, size_t bytes)
+{
+    size_t n = MIN(bytes, c->rx_end - c->rx_start);
+
+    c->rx_start += n;
+    if (n == bytes) {
+        return true;
+    }
+    nbd_send_flush(c);
+    return nbd_conn_discard(c, bytes - n);
+}
+
+static bool rx_request(struct nbd_conn *c, struct nbd_request *r)
+{
+    struct nbd_wire_request wire;
+
+    if (!rx_fill(c, sizeof(wire))) {
+        return false;
+    }
+    memcpy(&wire, c->rx + c->rx_start, sizeof(wire));
+    c->rx_start += sizeof(wire);
+    if (GUINT32_FROM_BE(wire.magic) != NBD_REQUEST_MAGIC) {
+        trace(NBD, "request-magic-wrong fd=%d", c->fd);
+        return false;
+    }
+    r->flags = GUINT16_FROM_BE(wire.flags);
+    r->cmd = GUINT16_FROM_BE(wire.cmd);
+    r->cookie = wire.cookie;
+    r->offset = GUINT64_FROM_BE(wire.offset);
+    r->length = GUINT32_FROM_BE(wire.length);
+    trace(NBD_IO, "request fd=%d cmd=%s flags=%#x offset=%" PRIu64
+          " length=%" PRIu32, c->fd, nbd_cmd_name(r->cmd), r->flags,
+          r->offset, r->length);
+    return true;
+}
+
+/* ---- checking --------------------------------------------------------------------- */
+
+static const struct command {
+    bool known;
+    bool writes;            /* needs a writable export */
+    bool has_range;         /* offset and length mean something */
+    bool has_payload_limit; /* at most NBD_MAX_PAYLOAD_BYTES */
+    uint16_t flags;         /* allowed ones */
+    int past_end;           /* errno for a range past the end */
+} commands[] = {
+    [NBD_CMD_READ] = { true, false, true, true,
+        NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_DF, EINVAL },
+    [NBD_CMD_WRITE] = { true, true, true, true, NBD_CMD_FLAG_FUA, ENOSPC },
+    [NBD_CMD_FLUSH] = { true, false, false, false, NBD_CMD_FLAG_FUA, 0 },
+    [NBD_CMD_TRIM] = { true, true, true, false, NBD_CMD_FLAG_FUA, EINVAL },
+    [NBD_CMD_CACHE] = { true, false, true, true, NBD_CMD_FLAG_FUA, EINVAL },
+    [NBD_CMD_WRITE_ZEROES] = { true, true, true, false,
+        NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_NO_HOLE | NBD_CMD_FLAG_FAST_ZERO,
+        ENOSPC },
+    [NBD_CMD_BLOCK_STATUS] = { true, false, true, false,
+        NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE, EINVAL },
+};
+
+/* 0, or the errno (> 0) that the client gets. */
+static int request_check(const struct nbd_conn *c, const struct nbd_request *r)
+{
+    uint64_t end = nbd_export_length(c->export);
+    const struct command *command;
+
+    if (r->cmd >= G_N_ELEMENTS(commands) || !commands[r->cmd].known) {
+        return EINVAL;
+    }
+    command = &commands[r->cmd];
+    if ((r->flags & ~command->flags) ||
+        ((r->flags & NBD_CMD_FLAG_DF) && !c->structured)) {
+        return EINVAL;
+    }
+    if (command->writes && !c->export->writable) {
+        return EPERM;
+    }
+    if (command->has_payload_limit && r->length > NBD_MAX_PAYLOAD_BYTES) {
+        return EINVAL;
+    }
+    if (command->has_range && (r->offset > end || r->length > end - r->offset)) {
+        return command->past_end;
+    }
+    if (r->cmd == NBD_CMD_BLOCK_STATUS &&
+        (c->contexts.n == 0 || r->length == 0)) {
+        return EINVAL;
+    }
+    return 0;
+}
+
+static void refuse(struct nbd_conn *c, const struct nbd_request *r, int err)
+{
+    uint8_t reply[NBD_REPLY_MAX_BYTES];
+
+    nbd_send_small(c, reply, nbd_reply_error(reply, c, r, err));
+}
+
+/*
+ * A bad request.  A payload that is too large is refused before it has
+ * come: a client that waits for the answer first gets it.
+ */
+static bool refuse_request(struct nbd_conn *c, const struct nbd_request *r,
+                           int err)
+{
+    bool payload = r->cmd == NBD_CMD_WRITE;
+
+    if (payload && r->length <= NBD_MAX_PAYLOAD_BYTES) {
+        bool ok = rx_discard(c, r->length);
+
+        refuse(c, r, err);
+        return ok;
+    }
+    refuse(c, r, err);
+    return !payload || rx_discard(c, r->length);
+}
+
+/* ---- in this thread ------------------------------------------------------------- */
+
+/* In flight on the export's root; what is done already is sent before it
+ * waits at the gate (I3). */
+static struct node *enter(struct nbd_conn *c, const struct nbd_request *r)
+{
+    struct root *root = c->export->root;
+    struct node *n;
+
+    if (!root_try_enter(root)) {
+        nbd_send_flush(c);
+        root_enter(root);
+    }
+    n = root_node(root);
+    if ((int64_t)(r->offset + r->length) > node_length(n)) {
+        root_leave(root);       /* it shrank since the check */
+        return NULL;
+    }
+    return n;
+}
+
+static bool is_zero(const uint8_t *data, size_t bytes)
+{
+    return bytes >= ZERO_MIN_BYTES && data[0] == 0 &&
+           memcmp(data, data + 1, bytes - 1) == 0;
+}
+
+/* A read's data is at DATA, with room for its head before it at P. */
+static size_t finish_read(const struct nbd_conn *c, const struct nbd_request *r,
+                          uint8_t *p, const uint8_t *data)
+{
+    if (c->structured && !(r->flags & NBD_CMD_FLAG_DF) &&
+        is_zero(data, r->length)) {
+        return nbd_reply_hole_chunk(p, r, r->offset, r->length, true);
+    }
+    return nbd_reply_data_head(p, c, r) + r->length;
+}
+
+/* Straight into the reply buffer.  False: it would block. */
+static bool read_inline(struct nbd_conn *c, const struct nbd_request *r)
+{
+    size_t head_bytes = nbd_reply_data_head_bytes(c, r);
+    uint8_t *reply;
+    struct node *n;
+    int ret = -EIO;
+
+    if (c->tx_len + head_bytes + r->length > NBD_TX_BYTES) {
+        nbd_send_flush(c);
+    }
+    n = enter(c, r);
+    reply = c->tx + c->tx_len;
+    if (n) {
+        ret = node_pread(n, r->offset, r->length, reply + head_bytes,
+                         BLK_NOWAIT);
+        root_leave(c->export->root);
+    }
+    if (ret == -EAGAIN) {
+        return false;
+    }
+    if (ret < 0) {
+        refuse(c, r, -ret);
+    } else {
+        c->tx_len += finish_read(c, r, reply, reply + head_bytes);
+    }
+    return true;
+}
+
+/* Straight from the receive buffer, which has the payload. */
+static bool write_inline(struct nbd_conn *c, const struct nbd_request *r)
+{
+    uint8_t reply[NBD_REPLY_MAX_BYTES];
+    struct node *n = enter(c, r);
+    int ret = -EIO;
+
+    if (n) {
+        ret = node_pwrite(n, r->offset, r->length, c->rx + c->rx_start,
+                          BLK_NOWAIT);
+        root_leave(c->export->root);
+    }
+    if (ret == -EAGAIN) {
+        return false;
+    }
+    nbd_send_small(c, reply, ret < 0 ? nbd_reply_error(reply, c, r, -ret)
+                                     : nbd_reply_done(reply, r));
+    return true;
+}
+
+/* ---- serving ------------------------------------------------------------------------ */
+
+static bool submit(struct nbd_conn *c, const struct nbd_request *r,
+                   size_t buf_bytes)
+{
+    struct nbd_work *w = nbd_work_new(c, r, buf_bytes);
+
+    if (!w) {
+        return refuse_request(c, r, ENOMEM);
+    }
+    if (r->cmd == NBD_CMD_WRITE && !rx_payload(c, w->buf, r->length)) {
+        nbd_work_drop(w);
+        return false;
+    }
+    pool_submit(nbd_work_run, w);
+    return true;
+}
+
+static bool serve_write(struct nbd_conn *c, const struct nbd_request *r)
+{
+    if (r->length <= NBD_INLINE_BYTES && !(r->flags & NBD_CMD_FLAG_FUA) &&
+        !c->export->writethrough) {
+        if (!rx_fill(c, r->length)) {
+            return false;
+        }
+        if (write_inline(c, r)) {
+            c->rx_start += r->length;
+            return true;
+        }
+    }
+    return submit(c, r, r->length);
+}
+
+/* False: the connection ends. */
+static bool serve(struct nbd_conn *c, const struct nbd_request *r)
+{
+    int err;
+
+    if (r->cmd == NBD_CMD_DISC) {
+        return false;
+    }
+    err = request_check(c, r);
+    if (err) {
+        return refuse_request(c, r, err);
+    }
+    switch (r->cmd) {
+    case NBD_CMD_READ:
+        return (r->length <= NBD_INLINE_READ_BYTES && read_inline(c, r)) ||
+               submit(c, r, r->length);
+    case NBD_CMD_WRITE:
+        return serve_write(c, r);
+    case NBD_CMD_CACHE:
+        return submit(c, r, MIN(r->length, 1 << 20));
+    default:
+        return submit(c, r, 0);
+    }
+}
+
+void nbd_transmission(struct nbd_conn *c)
+{
+    struct nbd_request r;
+
+    c->rx = g_malloc(NBD_RX_BYTES);
+    c->tx = g_malloc(NBD_TX_BYTES + NBD_INLINE_READ_BYTES +
+                     NBD_REPLY_MAX_BYTES);
+    while (rx_request(c, &r) && serve(c, &r)) {
+        /* the next one */
+    }
+    nbd_send_flush(c);
+    nbd_send_wait_idle(c);
+}

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * qcow2 and kill -9: whatever the moment, the image has leaks at worst, and
+ * every sector reads as something written to it at or after the last flush.
+ *
+ * A child writes with several threads and is killed; what it did is in shared
+ * memory.  A sector holds its number and a stamp that only grows.
+ */
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "qcow2-util.h"
+
+enum { SECTOR = 512, N_SECTORS = 8192, N_THREADS = 4, MAX_RUN = 300 };
+
+/* Shared with the child; a sector is written by one thread only. */
+struct record {
+    uint32_t next_stamp[N_SECTORS];     /* of the next write */
+    uint32_t acked[N_SECTORS];
+    uint32_t durable[N_SECTORS];        /* acked before a flush that ended */
+    uint32_t last_zero[N_SECTORS];      /* newest write of zeroes begun */
+    bool durable_is_zero[N_SECTORS], acked_is_zero[N_SECTORS];
+};
+
+struct crash_case {
+    const char *name, *create, *open, *prepare;
+    bool lazy;
+};
+
+struct worker {
+    struct root *root;
+    struct record *rec;
+    int id;
+    uint64_t rng;
+};
+
+static uint64_t next(struct worker *w)
+{
+    w->rng ^= w->rng << 13;
+    w->rng ^= w->rng >> 7;
+    w->rng ^= w->rng << 17;
+    return w->rng >> 8;
+}
+
+/* Sectors belong to threads in blocks of 50: clusters are shared. */
+static bool owns(int id, int sector)
+{
+    return sector / 50 % N_THREADS == id;
+}
+
+static void do_flush(struct worker *w)
+{
+    static _Thread_local uint32_t acked[N_SECTORS];
+    static _Thread_local bool zero[N_SECTORS];
+
+    memcpy(acked, w->rec->acked, sizeof(acked));
+    memcpy(zero, w->rec->acked_is_zero, sizeof(zero));
+    g_assert_cmpint(root_flush(w->root), ==, 0);
+    for (int i = 0; i < N_SECTORS; i++) {
+        if (owns(w->id, i)) {
+            w->rec->durable[i] = acked[i];
+            w->rec->durable_is_zero[i] = zero[i];
+        }
+    }
+}
+
+static int change(struct worker *w, int start, int n, bool zero)
+{
+    static _Thread_local uint32_t buf[MAX_RUN * SECTOR / 4];
+
+    for (int i = start; i < start + n; i++) {
+        uint32_t stamp = w->rec->next_stamp[i]++;
+        if (zero) {
+            w->rec->last_zero[i] = stamp;
+        }
+        for (int k = 0; k < SECTOR / 4; k += 2) {
+            buf[(i - start) * SECTOR / 4 + k] = i;
+            buf[(i - start) * SECTOR / 4 + k + 1] = stamp;
+        }
+    }
+    if (zero) {
+        return root_pwrite_zeroes(w->root, (int64_t)start * SECTOR,
+                                  (int64_t)n * SECTOR,
+                                  next(w) % 2 ? BLK_MAY_UNMAP : 0);
+    }
+    return root_pwrite(w->root, (int64_t)start * SECTOR, (int64_t)n * SECTOR,
+                       buf, 0);
+}
+
+static void *worker_run(void *opaque)
+{
+    struct worker *w = opaque;
+
+    for (;;) {
+        int start = next(w) % N_SECTORS, n = 0;
+        bool zero = next(w) % 4 == 0;
+        if (next(w) % 12 == 0) {
+            do_flush(w);
+            continue;
+        }
+        while (n < MAX_RUN && start + n < N_SECTORS &&
+               owns(w->id, start + n) && (n == 0 || next(w) % 64)) {
+            n++;
+        }
+        if (n > 0) {
+            g_assert_cmpint(change(w, start, n, zero), ==, 0);
+            for (int i = start; i < start + n; i++) {
+                w->rec->acked[i] = w->rec->next_stamp[i] - 1;
+                w->rec->acked_is_zero[i] = zero;
+            }
+        }
+    }
+    return NULL;
+}
+
+static void child_run(const struct crash_case *c, const char *path,
+                      struct record *rec, int round)
+{
+    struct worker w[N_THREADS];
+    struct image im;
+    pthread_t thread;
+
+    control_lock();
+    image_open_ok(&im, path, c->open);
+    control_unlock();
+    for (int i = 0; i < N_THREADS; i++) {
+        w[i] = (struct worker) {
+            .root = im.root, .rec = rec, .id = i,
+            .rng = (round * 16 + i + 1) * UINT64_C(0x9e3779b97f4a7c15),
+        };
+        pthread_create(&thread, NULL, worker_run, &w[i]);
+    }
+    pause();
+}
+
+static void check_sector(struct record *rec, int i, const uint32_t *data)
+{
+    bool zero = data[0] == 0 && data[1] == 0;
+    uint32_t stamp = data[1];
+
+    for (int k = 2; k < SECTOR / 4; k += 2) {
+        g_assert_cmpuint(data[k], ==, data[0]);
+        g_assert_cmpuint(data[k + 1], ==, data[1]);
+    }
+    if (zero) {
+        g_assert_true(rec->durable[i] == 0 || rec->durable_is_zero[i] ||
+                      rec->last_zero[i] > rec->durable[i]);
+    } else {
+        g_assert_cmpuint(data[0], ==, i);
+        g_assert_cmpuint(stamp, >=, rec->durable[i]);
+        g_assert_cmpuint(stamp, <, rec->next_stamp[i]);
+    }
+    /* From here on this is what was written. */
+    rec->durable[i] = rec->acked[i] = rec->next_stamp[i] - 1;
+    rec->durable_is_zero[i] = rec->acked_is_zero[i] = zero;
+    if (!zero) {
+        rec->durable[i] = rec->acked[i] = stamp;
+    }
+}
+
+static void check_content(const char *path, struct record *rec)
+{
+    g_autofree char *raw = g_strconcat(path, ".raw", NULL);
+    g_autofree char *data = NULL;
+    gsize n;
+
+    sh_ok("qemu-img convert -O raw '%s' '%s'", path, raw);
+    g_assert_true(g_file_get_contents(raw, &data, &n, NULL));
+    g_assert_cmpint(n, ==, N_SECTORS * SECTOR);
+    for (int i = 0; i < N_SECTORS; i++) {
+        check_sector(rec, i, (uint32_t *)(data + (int64_t)i * SECTOR));
+    }
+}
+
+/* Not in this process: it forks, and has no threads therefore. */
+static void reopen(const char *path)
+{
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0) {
+        struct image im;
+        control_lock();
+        image_open_ok(&im, path, "'lazy-refcounts': false");
+        image_close(&im);
+        _exit(0);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_cmpint(status, ==, 0);
+}
+
+static void check_image(const struct crash_case *c, const char *path)
+{
+    int status;
+
+    if (c->lazy) {
+        reopen(path);       /* mends the refcounts */
+        image_check(path);
+        return;
+    }
+    status = sh("qemu-img check '%s'", path);
+    if (status != 0 && status != 3) {       /* 3: leaks only */
+        g_autofree char *text = sh_text("qemu-img check '%s'", path);
+        g_error("%s: %s", path, text);
+    }
+}
+
+static void test_crash(gconstpointer data)
+{
+    const struct crash_case *c = data;
+    g_autofree char *path = test_path("crash.qcow2");
+    struct record *rec = mmap(NULL, sizeof(*rec), PROT_READ | PROT_WRITE,
+                              MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int rounds = g_test_slow() ? 60 : 12;
+
+    g_assert_true(rec != MAP_FAILED);
+    for (int i = 0; i < N_SECTORS; i++) {
+        rec->next_stamp[i] = 1;
+    }
+    sh_ok("qemu-img create -q -f qcow2 %s '%s' %d", c->create, path,
+          N_SECTORS * SECTOR);
+    for (int round = 0; round < rounds; round++) {
+        pid_t pid;
+        int status;
+        if (round == rounds / 2 && c->prepare) {
+            sh_ok(c->prepare, path);
+        }
+        pid = fork();
+        if (pid == 0) {
+            child_run(c, path, rec, round);
+            _exit(1);
+        }
+        g_usleep(30000 + g_test_rand_int_range(0, 150000));
+        g_assert_cmpint(kill(pid, SIGKILL), ==, 0);
+        g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+        g_assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+        check_image(c, path);
+        check_content(path, rec);
+    }
+    /* Something was written at all. */
+    g_assert_cmpint(rec->next_stamp[0] + rec->next_stamp[51] +
+                    rec->next_stamp[5000], >, 20);
+    munmap(rec, sizeof(*rec));
+}
+
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+
+int main(int argc, char **argv)
+{
+    static const struct crash_case cases[] = {
+        { "64k", "", "", NULL },
+        { "discard", "-o cluster_size=4k", "'discard': 'unmap', "
+          "'pass-discard-other': true", NULL },
+        { "512", "-o cluster_size=512,refcount_bits=64", "", NULL },
+        { "tiny-cache", "-o cluster_size=512", "'l2-cache-entry-size': 512, "
+          "'l2-cache-size': 512, 'refcount-cache-size': 512", NULL },
+        { "snapshot", "-o cluster_size=1k", "", "qemu-img snapshot -c s '%s'" },
+        { "lazy", "-o lazy_refcounts=on,cluster_size=4k", "", NULL, true },
+        { "lazy-512", "-o lazy_refcounts=on,cluster_size=512,refcount_bits=64",
+          "", NULL, true },
+    };
+
+    g_test_init(&argc, &argv, NULL);
+    if (!have_program("qemu-img")) {
+        return 77;
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        g_autofree char *name = g_strconcat("/qcow2-crash/", cases[i].name,
+                                            NULL);
+        g_test_add_data_func(name, &cases[i], test_crash);
+    }
+    return g_test_run();
+}
