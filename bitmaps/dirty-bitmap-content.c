@@ -81,9 +81,23 @@ void dirty_bitmap_restore(struct dirty_bitmap *bm, struct bits *backup)
 {
     {
         LOCK_GUARD(&bm->list->lock);
-        bits_swap(bm->bits, backup);
+        if (bits_size(backup) != bits_size(bm->bits) &&
+            !bits_resize(backup, bits_size(bm->bits))) {
+            dirty_bitmap_lost_track(bm);
+        } else {
+            bits_swap(bm->bits, backup);
+        }
     }
     bits_free(backup);
+}
+
+static void readers_add(struct dirty_bitmap_list *l, int n)
+{
+    LOCK_GUARD(&l->lock);
+    l->n_readers += n;
+    if (l->n_readers == 0) {
+        cond_broadcast(&l->no_readers);
+    }
 }
 
 bool dirty_bitmap_can_merge(const struct dirty_bitmap *dst,
@@ -105,15 +119,14 @@ bool dirty_bitmap_can_merge(const struct dirty_bitmap *dst,
 /* Writers wait for DST's list while so many of its bits are merged. */
 #define MERGE_STEP (INT64_C(1) << 20)
 
-/* DST |= SRC, a bit of one being a bit of the other. */
-static void merge_same(struct dirty_bitmap *dst, struct dirty_bitmap *src)
+void dirty_bitmap_mark_bits(struct dirty_bitmap *bm, const struct bits *bits)
 {
-    int64_t size = bits_size(src->bits), at = 0, n;
+    int64_t size = MIN(bits_size(bits), bits_size(bm->bits)), at = 0, n;
 
-    while ((at = bits_next_set(src->bits, at, size)) < size) {
-        LOCK_GUARD(&dst->list->lock);
+    while ((at = bits_next_set(bits, at, size)) < size) {
+        LOCK_GUARD(&bm->list->lock);
         n = MIN(MERGE_STEP, size - at);
-        bits_merge(dst->bits, src->bits, at, n);
+        bits_merge(bm->bits, bits, at, n);
         at += n;
     }
 }
@@ -149,11 +162,15 @@ bool dirty_bitmap_merge(struct dirty_bitmap *dst, struct dirty_bitmap *src,
             return false;
         }
     }
+    readers_add(dst->list, 1);
+    readers_add(src->list, 1);
     if (dst->granularity_bits == src->granularity_bits) {
-        merge_same(dst, src);
+        dirty_bitmap_mark_bits(dst, src->bits);
     } else {
         merge_scaled(dst, src);
     }
+    readers_add(src->list, -1);
+    readers_add(dst->list, -1);
     return true;
 }
 
@@ -250,6 +267,6 @@ void dirty_bitmap_reclaim(struct dirty_bitmap *bm)
         successor = successor_end(bm);
     }
     /* BM records since: both have all of it. */
-    merge_same(bm, successor);
+    dirty_bitmap_mark_bits(bm, successor->bits);
     dirty_bitmap_free(successor);
 }

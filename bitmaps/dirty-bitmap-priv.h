@@ -41,15 +41,19 @@ struct dirty_bitmap_list {
 
     /* LOCK. */
     GPtrArray *recording;               /* owned; I3, n_recording of them */
+    int n_readers;                      /* who look without the control lock */
+    struct cond no_readers;
 };
 
-/* The lists' lock is held for these four. */
+/* The lists' lock is held for these five. */
 /* I3, after any change that matters to it. */
 void dirty_bitmap_update_recording(struct dirty_bitmap *bm);
 /* Put BM into its list before OLDER (NULL: at the end). */
 void dirty_bitmap_list_insert(struct dirty_bitmap *bm,
                               struct dirty_bitmap *older);
 void dirty_bitmap_list_remove(struct dirty_bitmap *bm);
+/* It has missed a write: it is of no use any more. */
+void dirty_bitmap_lost_track(struct dirty_bitmap *bm);
 void dirty_bitmap_mark_locked(struct dirty_bitmap *bm, int64_t offset,
                               int64_t bytes);
 

@@ -11,6 +11,7 @@ struct dirty_bitmap_list *dirty_bitmap_list_new(void)
     struct dirty_bitmap_list *l = g_new0(struct dirty_bitmap_list, 1);
 
     lock_init(&l->lock, "dirty-bitmaps", LOCK_BITMAP);
+    cond_init(&l->no_readers);
     l->by_name = g_hash_table_new(g_str_hash, g_str_equal);
     l->recording = g_ptr_array_new();
     return l;
@@ -26,6 +27,7 @@ void dirty_bitmap_list_free(struct dirty_bitmap_list *l)
     }
     g_hash_table_unref(l->by_name);
     g_ptr_array_unref(l->recording);
+    cond_deinit(&l->no_readers);
     lock_deinit(&l->lock);
     g_free(l);
 }
@@ -118,6 +120,10 @@ bool dirty_bitmaps_resize(struct dirty_bitmap_list *l, int64_t length,
     guint i = 0;
 
     LOCK_GUARD(&l->lock);
+    /* A merge that began before the drain; it needs nothing of ours. */
+    while (l->n_readers) {
+        cond_wait(&l->no_readers, &l->lock);
+    }
     for (bm = l->newest; bm; bm = bm->older) {
         struct bits *b = bits_clone_sized(
             bm->bits, bits_for(length, bm->granularity_bits));
@@ -135,10 +141,9 @@ bool dirty_bitmaps_resize(struct dirty_bitmap_list *l, int64_t length,
     return true;
 }
 
-/* It has missed a write: it is of no use any more. */
-static void lost_track(struct dirty_bitmap *bm)
+void dirty_bitmap_lost_track(struct dirty_bitmap *bm)
 {
-    error_report_text("Bitmap '%s' is lost: no memory to let it grow",
+    error_report_text("Bitmap '%s' is lost: no memory for it",
                       bm->name ? bm->name : "");
     __atomic_store_n(&bm->inconsistent, true, __ATOMIC_RELEASE);
 }
@@ -151,7 +156,7 @@ void dirty_bitmaps_grow(struct dirty_bitmap_list *l, int64_t length)
             continue;
         }
         if (!bits_grow(bm->bits, bits_for(length, bm->granularity_bits))) {
-            lost_track(bm);
+            dirty_bitmap_lost_track(bm);
         }
         __atomic_store_n(&bm->length, length, __ATOMIC_RELEASE);
     }

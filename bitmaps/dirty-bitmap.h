@@ -108,9 +108,11 @@ void dirty_bitmap_unmark(struct dirty_bitmap *bm, int64_t offset,
  * False: no memory, nothing has changed. */
 bool dirty_bitmap_clear(struct dirty_bitmap *bm, struct bits **backup,
                         struct error **errp);
-/* Undo of clear and merge; takes BACKUP; nothing was written since
- * (drained). */
+/* Undo of clear and merge; takes BACKUP; nothing was written since (drained),
+ * though the node may have been resized. */
 void dirty_bitmap_restore(struct dirty_bitmap *bm, struct bits *backup);
+/* Mark what is set in BITS, granule by granule. */
+void dirty_bitmap_mark_bits(struct dirty_bitmap *bm, const struct bits *bits);
 /* Can SRC be merged into DST?  Sizes must match ("Bitmaps are of different
  * sizes (destination size is ..."); granularities may differ. */
 bool dirty_bitmap_can_merge(const struct dirty_bitmap *dst,
@@ -119,7 +121,7 @@ bool dirty_bitmap_can_merge(const struct dirty_bitmap *dst,
 /*
  * dst |= src.  The old bits of DST in *BACKUP if it is not NULL.  False: they
  * cannot be merged, or no memory for the backup.  Can take long: the control
- * lock is not needed if both are held busy by the caller and not resized.
+ * lock is not needed if both are held busy by the caller.
  */
 bool dirty_bitmap_merge(struct dirty_bitmap *dst, struct dirty_bitmap *src,
                         struct bits **backup, struct error **errp);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Feeds the files of a corpus folder to a fuzz target, once each: keeps the
  * targets and what they have found alive in builds without libFuzzer. */
+#include <stdint.h>
 #include <stdio.h>
 #include <glib.h>
 

@@ -73,9 +73,9 @@ def _marshal(command):
     checked = command.args and not command.raw
     if checked:
         name = command.args.name
-        text += f'    g_autoptr({name}) args = ' \
-                f'qapi_command_args(&qapi_type_{name},\n' \
-                '        arguments, errp);\n'
+        text += f'    g_autoptr({name}) args =\n' \
+                f'        qapi_command_args(&qapi_type_{name}, ' \
+                'arguments, errp);\n'
     text += declared
     text += '\n' if checked or declared else ''
     if checked:
@@ -104,10 +104,7 @@ def _table(schema):
     return text + '};\n'
 
 
-def source(schema, prefix):
-    parts = [_marshal(command) for command in schema.commands.values()]
-    parts.append(_table(schema))
-    parts.append('''const struct qapi_command *qapi_command_find(const char *name)
+_LOOKUP = '''const struct qapi_command *qapi_command_find(const char *name)
 {
     return qapi_command_search(commands, G_N_ELEMENTS(commands), name);
 }
@@ -117,8 +114,11 @@ const struct qapi_command *qapi_command_list(size_t *n)
     *n = G_N_ELEMENTS(commands);
     return commands;
 }
-''')
+'''
+
+
+def source(schema, prefix):
+    parts = [_marshal(command) for command in schema.commands.values()]
+    parts += [_table(schema), _LOOKUP]
     return c_file('QAPI: commands', [f'"{prefix}commands.h"',
                                      f'"{prefix}visit.h"'], parts)
-
-

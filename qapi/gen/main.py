@@ -32,6 +32,8 @@ def main():
     parser.add_argument('--out', help='directory for C files')
     parser.add_argument('--dump', action='store_true',
                         help='print what the schema says')
+    parser.add_argument('--docs', action='store_true',
+                        help='with --dump: print the documentation too')
     parser.add_argument('--prefix', default='qapi-', help='of file names')
     parser.add_argument('--keys', metavar='FILE',
                         help='write the table of this order of keys, only')
@@ -52,7 +54,7 @@ def main():
     except SchemaError as error:
         sys.exit(str(error))
     if args.dump:
-        sys.stdout.write(dump.text(schema, 'doc' in args.schema))
+        sys.stdout.write(dump.text(schema, args.docs))
     if args.reference:
         write(args.reference, reference.text(schema))
     if args.check_reference:

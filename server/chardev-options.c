@@ -1,0 +1,290 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The text of --chardev and --qmp: see chardev-options.h.
+ *
+ * A word without "=" behind the first comma is an old way to write a switch:
+ * "server" is server=on, "nowait" is wait=off.
+ */
+#include "server/chardev-options.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include "qapi/qapi.h"
+
+void chardev_options_free(struct chardev_options *o)
+{
+    if (o) {
+        g_free(o->id);
+        g_free(o->path);
+        g_free(o->host);
+        g_free(o->port);
+        g_free(o->fd);
+        g_free(o);
+    }
+}
+
+/* ---- text to keys and values ---------------------------------------------------- */
+
+/* TEXT with its old switches written out. */
+static char *expand_switches(const char *text)
+{
+    GString *out = g_string_new(NULL);
+    const char *p = text;
+
+    while (*p) {
+        const char *end = p;
+
+        while (*end && (*end != ',' || end[1] == ',')) {
+            end += *end == ',' ? 2 : 1;
+        }
+        if (p == text || memchr(p, '=', end - p)) {
+            g_string_append_len(out, p, end - p);
+        } else if (!strncmp(p, "no", 2) && strncmp(p, "nodelay", 7)) {
+            g_string_append_printf(out, "%.*s=off", (int)(end - p - 2),
+                                   p + 2);
+        } else {
+            g_string_append_printf(out, "%.*s=on", (int)(end - p), p);
+        }
+        if (*end) {
+            g_string_append_c(out, ',');
+            end++;
+        }
+        p = end;
+    }
+    return g_string_free(out, FALSE);
+}
+
+/* Take the text of KEY out of OBJECT; NULL if it is not there. */
+static char *take_text(json_t *object, const char *key)
+{
+    char *text = g_strdup(json_string_value(json_object_get(object, key)));
+
+    if (text) {
+        json_object_del(object, key);
+    }
+    return text;
+}
+
+/* *HAS (may be NULL): it was there.  Left alone otherwise. */
+static bool take_switch(json_t *object, const char *key, bool *value,
+                        bool *has, struct error **errp)
+{
+    g_autofree char *text = take_text(object, key);
+
+    if (has) {
+        *has = text != NULL;
+    }
+    if (!text) {
+        return true;
+    }
+    if (strcmp(text, "on") && strcmp(text, "off")) {
+        error_set(errp, "Parameter '%s' expects 'on' or 'off'", key);
+        return false;
+    }
+    *value = !strcmp(text, "on");
+    return true;
+}
+
+static bool take_reconnect(json_t *object, struct chardev_options *o,
+                           struct error **errp)
+{
+    enum { MAX_MS = 1000 * 1000 * 1000 };
+    static const struct {
+        const char *key;
+        int unit_ms;
+    } keys[] = { { "reconnect", 1000 }, { "reconnect-ms", 1 } };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        g_autofree char *text = take_text(object, keys[i].key);
+        int64_t n = 0;
+        char *end;
+
+        if (!text) {
+            continue;
+        }
+        n = g_ascii_strtoll(text, &end, 10);
+        if (!*text || *end || n < 0 || n > MAX_MS / keys[i].unit_ms) {
+            error_set(errp, "Parameter '%s' expects a number",
+                      keys[i].key);
+            return false;
+        }
+        o->reconnect_ms = n * keys[i].unit_ms;
+    }
+    if (o->reconnect_ms && o->server) {
+        error_set(errp, "'reconnect' option is incompatible with socket in "
+                  "server listen mode");
+        return false;
+    }
+    return true;
+}
+
+/* ---- checks ------------------------------------------------------------------------ */
+
+static bool check_id(const char *id, struct error **errp)
+{
+    bool good = id && g_ascii_isalpha(id[0]);
+
+    if (!id) {
+        error_set(errp, "chardev: no id specified");
+        return false;
+    }
+    for (const char *p = id; *p && good; p++) {
+        good = g_ascii_isalnum(*p) || strchr("-._", *p);
+    }
+    if (!good) {
+        error_set(errp, "Parameter 'id' expects an identifier");
+        error_append_hint(errp, "Identifiers consist of letters, digits, "
+                          "'-', '.', '_', starting with a letter.\n");
+    }
+    return good;
+}
+
+static bool take_family(json_t *object, struct chardev_options *o,
+                        struct error **errp)
+{
+    bool v4 = false, v6 = false, has_v4, has_v6;
+
+    if (!take_switch(object, "ipv4", &v4, &has_v4, errp) ||
+        !take_switch(object, "ipv6", &v6, &has_v6, errp)) {
+        return false;
+    }
+    if (has_v4 && has_v6 && !v4 && !v6) {
+        error_set(errp, "Cannot disable IPv4 and IPv6 at same time");
+        return false;
+    }
+    if (v4 != v6) {
+        o->family = v4 ? AF_INET : AF_INET6;
+    } else if (has_v4 != has_v6) {
+        o->family = has_v4 ? AF_INET6 : AF_INET;    /* the other one is off */
+    } else {
+        o->family = AF_UNSPEC;
+    }
+    return true;
+}
+
+static bool take_socket(json_t *object, struct chardev_options *o,
+                        struct error **errp)
+{
+    bool has_wait, delay;
+
+    o->path = take_text(object, "path");
+    o->host = take_text(object, "host");
+    o->port = take_text(object, "port");
+    o->fd = take_text(object, "fd");
+    o->wait = true;
+    if (!!o->path + !!o->fd + !!(o->host || o->port) != 1) {
+        error_set(errp, "One of 'path', 'fd' or 'host' option required");
+        return false;
+    }
+    if (o->host && !o->port) {
+        error_set(errp, "chardev: socket: no port given");
+        return false;
+    }
+    if (o->port && !o->host) {
+        o->host = g_strdup("");
+    }
+    if (!take_switch(object, "server", &o->server, NULL, errp) ||
+        !take_switch(object, "wait", &o->wait, &has_wait, errp) ||
+        !take_switch(object, "nodelay", &delay, NULL, errp) ||
+        !take_family(object, o, errp) || !take_reconnect(object, o, errp)) {
+        return false;
+    }
+    if (has_wait && !o->server) {
+        error_set(errp, "'wait' option is incompatible with socket in "
+                  "client connect mode");
+        return false;
+    }
+    return true;
+}
+
+static bool take_all(json_t *object, struct chardev_options *o,
+                     struct error **errp)
+{
+    g_autofree char *backend = take_text(object, "backend");
+    bool unused;
+    void *left;
+
+    o->id = take_text(object, "id");
+    if (!check_id(o->id, errp)) {
+        return false;
+    }
+    if (!backend) {
+        error_set(errp, "chardev: \"%s\" missing backend", o->id);
+        return false;
+    }
+    if (!strcmp(backend, "stdio")) {
+        o->is_stdio = true;
+        if (!take_switch(object, "signal", &unused, NULL, errp)) {
+            return false;
+        }
+    } else if (!strcmp(backend, "socket")) {
+        if (!take_socket(object, o, errp)) {
+            return false;
+        }
+    } else {
+        error_set(errp, "'%s' is not a valid char driver name", backend);
+        return false;
+    }
+    left = json_object_iter(object);
+    if (left) {
+        error_set(errp, "Invalid parameter '%s'", json_object_iter_key(left));
+    }
+    return !left;
+}
+
+struct chardev_options *chardev_options_parse(const char *text,
+                                              struct error **errp)
+{
+    g_autofree char *expanded = expand_switches(text);
+    json_t *object = qapi_keyval_parse(expanded, "backend", errp);
+    struct chardev_options *o;
+
+    if (!object) {
+        return NULL;
+    }
+    o = g_new0(struct chardev_options, 1);
+    if (!take_all(object, o, errp)) {
+        chardev_options_free(o);
+        o = NULL;
+    }
+    json_decref(object);
+    return o;
+}
+
+struct chardev_options *chardev_options_parse_where(const char *text,
+                                                    const char *id,
+                                                    struct error **errp)
+{
+    g_autofree char *long_text = NULL;
+    const char *rest, *colon;
+
+    if (!strcmp(text, "stdio")) {
+        long_text = g_strdup_printf("stdio,id=%s", id);
+    } else if (g_str_has_prefix(text, "unix:")) {
+        long_text = g_strdup_printf("socket,id=%s,path=%s", id, text + 5);
+    } else if (g_str_has_prefix(text, "tcp:")) {
+        rest = text + 4;
+        colon = rest + strcspn(rest, ",");
+        while (colon > rest && *colon != ':') {
+            colon--;    /* the last: an IPv6 address has others */
+        }
+        if (*colon != ':') {
+            error_set(errp, "'%s' is not tcp:HOST:PORT", text);
+            return NULL;
+        }
+        if (rest[0] == '[' && colon > rest && colon[-1] == ']') {
+            long_text = g_strdup_printf("socket,id=%s,host=%.*s,port=%s", id,
+                                        (int)(colon - rest - 2), rest + 1,
+                                        colon + 1);
+        } else {
+            long_text = g_strdup_printf("socket,id=%s,host=%.*s,port=%s", id,
+                                        (int)(colon - rest), rest, colon + 1);
+        }
+    } else {
+        error_set(errp, "'%s' is none of unix:PATH, tcp:HOST:PORT, stdio",
+                  text);
+        return NULL;
+    }
+    return chardev_options_parse(long_text, errp);
+}

@@ -1,0 +1,78 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Sessions: one client each, from its greeting to its end.
+ *
+ * Invariants  I1  In-band commands of a session run one after another, in the
+ *                 order in which they came; a reply is written, with the
+ *                 control lock held, before the next one starts.
+ *             I2  Nothing is read while SESSION_MAX_QUEUED requests wait, while
+ *                 the client lets replies pile up, or after the shutdown has
+ *                 begun: what a client can make us keep is bounded.
+ *             I3  Sessions end in the loop's thread.  Whoever else needs one
+ *                 holds a reference.
+ * Threads     Control lock held, unless a comment says otherwise.
+ */
+#pragma once
+
+#include <jansson.h>
+#include "server/chardev.h"
+#include "server/output.h"
+
+struct event;
+struct request;
+struct wire;
+
+enum {
+    SESSION_MAX_QUEUED = 8,
+};
+
+struct session {
+    /* Constant. */
+    struct chardev *chardev;    /* borrowed */
+    bool pretty;
+    int read_fd, write_fd;
+    bool ready_always;          /* a file: epoll does not take it */
+    int number;                 /* for trace */
+
+    struct output output;       /* any thread */
+
+    /* Loop's thread. */
+    struct event *read_event, *write_event;     /* owned; NULL when closed */
+    bool reading;               /* read_event is added */
+    struct wire *wire;          /* owned */
+    GByteArray *unread;         /* owned; came, but not looked at: I2 */
+    bool eof;                   /* the client says nothing more */
+
+    /* Control lock. */
+    int n_refs;
+    bool closed;
+    bool negotiated, oob;       /* after qmp_capabilities */
+    bool busy;                  /* an in-band command is on a worker */
+    struct request *queue;      /* owned; in-band, oldest first */
+    int n_queued;
+    bool keep_reply;            /* quit: its reply is sent at the very end */
+    char *last_reply;           /* owned: that reply */
+    struct session *next;
+};
+
+struct session_options {
+    struct chardev *chardev;    /* borrowed */
+    bool pretty;
+    int read_fd, write_fd;      /* taken, except 0 and 1 */
+};
+
+/* Greets.  Loop's thread. */
+void session_start(const struct session_options *options);
+void session_ref(struct session *s);
+void session_unref(struct session *s);
+/* The oldest first; NULL starts. */
+struct session *session_next(const struct session *s);
+
+/* Write JSON (borrowed), a line.  Nothing happens if the client is gone. */
+void session_write(struct session *s, const json_t *json);
+/* A command on a worker has ended: the loop goes on with the next one. */
+void session_continue_later(struct session *s);
+
+/* Send held-back replies and what is queued, then hang up on everybody.
+ * Loop's thread. */
+void session_close_all(void);
