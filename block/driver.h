@@ -74,6 +74,7 @@ struct node {
                                    first sector */
     int height;                 /* longest way down to a leaf */
     bool opened;                /* driver->open() is through, close() due */
+    bool del_waits;             /* blockdev-del waits for other references */
     int n_busy;                 /* opener or closer at work in a yield */
     uint64_t mark;              /* of the traversal that saw it last */
     struct node *walk_next;     /* stack of a traversal; queue of closers */

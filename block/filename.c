@@ -5,6 +5,8 @@
 #include <string.h>
 #include "base/error.h"
 
+enum { MAX_JSON_DEPTH = 100 };
+
 static const char json_prefix[] = "json:";
 static const char file_prefix[] = "file:";
 static const char null_prefix[] = "null-co:";
@@ -76,29 +78,33 @@ BlockdevOptions *filename_protocol_options(const char *name,
 static bool put_dotted(json_t *object, const char *key, json_t *value,
                        struct error **errp)
 {
-    const char *dot = strchr(key, '.');
-    g_autofree char *head = NULL;
-    json_t *below;
+    g_auto(GStrv) parts = g_strsplit(key, ".", MAX_JSON_DEPTH + 1);
+    guint n = g_strv_length(parts);
 
-    if (!dot) {
-        if (json_object_get(object, key)) {
-            error_set(errp, "'%s' is given twice in a json: file name", key);
-            return false;
-        }
-        json_object_set(object, key, value);
-        return true;
-    }
-    head = g_strndup(key, dot - key);
-    below = json_object_get(object, head);
-    if (!below) {
-        below = json_object();
-        json_object_set_new(object, head, below);
-    } else if (!json_is_object(below)) {
-        error_set(errp, "'%s' is given as a value and with members in a "
-                  "json: file name", head);
+    if (n > MAX_JSON_DEPTH) {
+        error_set(errp, "Could not parse the JSON options: nested too "
+                  "deeply");
         return false;
     }
-    return put_dotted(below, dot + 1, value, errp);
+    for (guint i = 0; i + 1 < n; i++) {
+        json_t *below = json_object_get(object, parts[i]);
+
+        if (!below) {
+            below = json_object();
+            json_object_set_new(object, parts[i], below);
+        } else if (!json_is_object(below)) {
+            error_set(errp, "'%s' is given as a value and with members in a "
+                      "json: file name", parts[i]);
+            return false;
+        }
+        object = below;
+    }
+    if (json_object_get(object, parts[n - 1])) {
+        error_set(errp, "'%s' is given twice in a json: file name", key);
+        return false;
+    }
+    json_object_set(object, parts[n - 1], value);
+    return true;
 }
 
 /* Members are moved from dotted keys into objects, at the top only: who
@@ -123,12 +129,39 @@ static json_t *nest_dotted(json_t *flat, struct error **errp)
     return nested;
 }
 
+/* Objects in objects are followed by recursion. */
+static bool is_too_deep(const char *text)
+{
+    int depth = 0;
+
+    for (bool quoted = false; *text; text++) {
+        if (*text == '"') {
+            quoted = !quoted;
+        } else if (quoted) {
+            text += *text == '\\' && text[1];
+        } else if (strchr("{[", *text)) {
+            depth++;
+        } else if (strchr("}]", *text)) {
+            depth--;
+        }
+        if (depth > MAX_JSON_DEPTH) {
+            return true;
+        }
+    }
+    return false;
+}
+
 json_t *filename_parse_json(const char *name, struct error **errp)
 {
     json_error_t where;
     json_t *flat, *nested;
 
     g_assert(filename_is_json(name));
+    if (is_too_deep(name)) {
+        error_set(errp, "Could not parse the JSON options: nested too "
+                  "deeply");
+        return NULL;
+    }
     flat = json_loads(name + strlen(json_prefix), JSON_REJECT_DUPLICATES,
                       &where);
     if (!json_is_object(flat)) {

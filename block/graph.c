@@ -265,6 +265,21 @@ static void close_driver(struct node *n)
     control_notify();
 }
 
+/* True if that was the last reference. */
+static bool drop_ref(struct node *n)
+{
+    control_assert();
+    g_assert(n->n_refs > 0);
+    if (--n->n_refs > 0) {
+        if (G_UNLIKELY(n->del_waits)) {
+            control_notify();
+        }
+        return false;
+    }
+    leave_graph(n);
+    return true;
+}
+
 /* Drop the links down; nodes that only N held leave the graph and are put
  * into QUEUE. */
 static void release_children(struct node *n, GQueue *queue)
@@ -279,8 +294,7 @@ static void release_children(struct node *n, GQueue *queue)
     for (guint i = 0; i < dropped->len; i++) {
         struct node *child = dropped->pdata[i];
 
-        if (--child->n_refs == 0) {
-            leave_graph(child);
+        if (drop_ref(child)) {
             g_queue_push_tail(queue, child);
         }
     }
@@ -303,13 +317,7 @@ static void close_nodes(struct node *n)
 
 void node_unref(struct node *n)
 {
-    control_assert();
-    if (!n) {
-        return;
-    }
-    g_assert(n->n_refs > 0);
-    if (--n->n_refs == 0) {
-        leave_graph(n);
+    if (n && drop_ref(n)) {
         close_nodes(n);
     }
 }
@@ -322,13 +330,7 @@ static void close_task(void *opaque)
 
 void node_unref_later(struct node *n)
 {
-    control_assert();
-    if (!n) {
-        return;
-    }
-    g_assert(n->n_refs > 0);
-    if (--n->n_refs == 0) {
-        leave_graph(n);
+    if (n && drop_ref(n)) {
         pool_submit(close_task, n);
     }
 }

@@ -47,6 +47,9 @@ void node_wait_closed(void);
  * failure nothing is left behind.
  */
 struct node *node_open(const BlockdevOptions *options, struct error **errp);
+/* The node that REF names, or a new one as it defines.  Owned reference; a new
+ * node lives as long as that.  Yields. */
+struct node *node_open_ref(const BlockdevRef *ref, struct error **errp);
 /*
  * Open FILENAME (plain path, file:, json:{}) with FORMAT (NULL: probe).
  * As drive-backup's target with mode=existing.  READ_ONLY false asks for

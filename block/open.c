@@ -296,6 +296,13 @@ struct node *node_open(const BlockdevOptions *options, struct error **errp)
     return n;
 }
 
+struct node *node_open_ref(const BlockdevRef *ref, struct error **errp)
+{
+    return ref->type == QAPI_TYPE_STRING
+           ? open_reference(ref->u.reference, errp)
+           : node_open(ref->u.definition, errp);
+}
+
 struct node *node_open_filename(const char *filename, const char *format,
                                 bool read_only,
                                 const BlockdevRefOrNull *backing,

@@ -36,6 +36,20 @@ static bool has_plain_root(const struct node *n)
     return false;
 }
 
+/*
+ * A drain, or a command that has yielded, may hold N for a moment: who is told
+ * that N is gone must find its name free and its file closed.  N cannot go
+ * away meanwhile: the monitor's reference is ours.
+ */
+static void wait_for_references(struct node *n)
+{
+    n->del_waits = true;
+    while (n->n_refs > 1 && !n->parents && !control_in_loop_thread()) {
+        control_wait();
+    }
+    n->del_waits = false;
+}
+
 bool qmp_blockdev_del(const BlockdevDelArgs *args, struct error **errp)
 {
     struct node *n = node_find(args->node_name);
@@ -57,11 +71,13 @@ bool qmp_blockdev_del(const BlockdevDelArgs *args, struct error **errp)
                   args->node_name);
         return false;
     }
+    n->monitor_owned = false;   /* nobody else deletes it while this waits */
+    wait_for_references(n);
     if (n->parents) {
+        n->monitor_owned = true;
         error_set(errp, "Block device %s is in use", args->node_name);
         return false;
     }
-    n->monitor_owned = false;
     node_unref(n);
     return true;
 }

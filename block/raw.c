@@ -15,6 +15,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "bitmaps/dirty-bitmap.h"
+#include "block/root.h"
 
 enum { GUARDED_BYTES = 512 };
 
@@ -262,6 +263,40 @@ static int raw_truncate(struct node *n, int64_t length, bool exact,
            ? 0 : -ENOMEM;
 }
 
+/* A raw image is its file, with the right length. */
+static bool raw_create(const BlockdevCreateOptions *options,
+                       struct error **errp)
+{
+    static const struct root_options root_options = {
+        .name = "root", .perm = PERM_WRITE | PERM_RESIZE, .shared = PERM_ALL,
+    };
+    const BlockdevCreateOptionsRaw *o = &options->u.raw;
+    struct node *file;
+    struct root *root;
+    bool ok = false;
+
+    if (o->size > BLK_MAX_LENGTH_BYTES) {
+        error_set(errp, "Image is too large");
+        return false;
+    }
+    file = node_open_ref(o->file, errp);
+    if (!file) {
+        return false;
+    }
+    root = root_new(file, &root_options, errp);
+    if (root) {
+        struct drain *d = drain_begin(&file, 1);
+
+        ok = node_truncate(file, o->size,
+                           o->has_preallocation ? o->preallocation
+                                                : PREALLOC_MODE_OFF, errp);
+        drain_end(&d);
+        root_free(&root);
+    }
+    node_unref(file);
+    return ok;
+}
+
 static bool raw_reads_zero_when_new(struct node *n)
 {
     return node_reads_zero_when_new(raw_file(n));
@@ -287,5 +322,6 @@ const struct driver driver_raw = {
     .block_status = raw_block_status,
     .copy_range = raw_copy_range,
     .truncate = raw_truncate,
+    .create = raw_create,
     .reads_zero_when_new = raw_reads_zero_when_new,
 };

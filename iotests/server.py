@@ -136,6 +136,7 @@ class Server:
             else:
                 mon = Monitor.from_pipes(self.proc.stdout, self.proc.stdin,
                                          **options)
+            mon.may_greet_twice = self.is_qemu
             if negotiate:
                 mon.negotiate()
         except (OSError, QmpTimeout):

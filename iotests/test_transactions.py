@@ -179,7 +179,9 @@ def test_backups_of_one_moment(server, images, guest_on):
         server.add_node(f'to-{name}', images.create(f'to-{name}.qcow2',
                                                     SIZE))
     frozen = {name: guest.freeze() for name, guest in guests.items()}
-    transact(server, bitmap('add', 'ck', 'a'), bitmap('add', 'ck', 'b'),
+    # QEMU 7.2 takes no bitmap actions in a grouped transaction.
+    transact(server, bitmap('add', 'ck', 'a'), bitmap('add', 'ck', 'b'))
+    transact(server,
              backup('a', 'to-a', 'job-a', speed=MIB),
              backup('b', 'to-b', 'job-b', speed=MIB), grouped=True)
     for guest in guests.values():
@@ -332,6 +334,7 @@ def test_drive_backup_in_transaction(disk, images):
     nodes = set(disk.nodes())
     refused(disk, drive, action('abort'), desc=ABORTED)
     assert set(disk.nodes()) == nodes
+    disk.mon.drop_events()
     transact(disk, bitmap('clear', 'on'), drive)
     Job(disk, 'backup').finish()
     assert set(disk.nodes()) == nodes

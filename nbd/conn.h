@@ -24,10 +24,14 @@
 enum {
     NBD_MAX_IN_FLIGHT = 64,
     NBD_MAX_BUFFERED_BYTES = 64 << 20,
-    NBD_RX_BYTES = 256 << 10,
     NBD_TX_BYTES = 256 << 10,       /* sent when it has so much */
-    NBD_INLINE_BYTES = 64 << 10,    /* larger writes go to workers */
-    NBD_INLINE_READ_BYTES = 1 << 20,    /* larger reads go to workers */
+    /* Larger requests go to workers.  Up to here, one thread that moves a
+     * buffer which stays in its cache beats several that hand it around. */
+    NBD_INLINE_READ_BYTES = 1 << 20,
+    NBD_INLINE_WRITE_BYTES = 256 << 10,
+    NBD_RX_BYTES = NBD_INLINE_WRITE_BYTES + (4 << 10),
+    /* Reads from here on look for holes before they read. */
+    NBD_SPARSE_READ_BYTES = 64 << 10,
 };
 
 struct nbd_work;

@@ -26,10 +26,12 @@ static bool rx_fill(struct nbd_conn *c, size_t bytes)
     if (c->rx_end - c->rx_start >= bytes) {
         return true;
     }
-    memmove(c->rx, c->rx + c->rx_start, c->rx_end - c->rx_start);
-    c->rx_end -= c->rx_start;
-    c->rx_start = 0;
-    while (c->rx_end < bytes) {
+    if (c->rx_start == c->rx_end || c->rx_start + bytes > NBD_RX_BYTES) {
+        memmove(c->rx, c->rx + c->rx_start, c->rx_end - c->rx_start);
+        c->rx_end -= c->rx_start;
+        c->rx_start = 0;
+    }
+    while (c->rx_end - c->rx_start < bytes) {
         ssize_t n = recv(c->fd, c->rx + c->rx_end, NBD_RX_BYTES - c->rx_end,
                          c->tx_len > 0 ? MSG_DONTWAIT : 0);
 
@@ -283,7 +285,7 @@ static bool submit(struct nbd_conn *c, const struct nbd_request *r,
 
 static bool serve_write(struct nbd_conn *c, const struct nbd_request *r)
 {
-    if (r->length <= NBD_INLINE_BYTES && !(r->flags & NBD_CMD_FLAG_FUA) &&
+    if (r->length <= NBD_INLINE_WRITE_BYTES && !(r->flags & NBD_CMD_FLAG_FUA) &&
         !c->export->writethrough) {
         if (!rx_fill(c, r->length)) {
             return false;

@@ -114,7 +114,7 @@ static int work_read(struct nbd_work *w)
         { .offset = r->offset, .bytes = r->length },
     };
     bool whole = !w->conn->structured || (r->flags & NBD_CMD_FLAG_DF) ||
-                 r->length <= NBD_INLINE_BYTES;
+                 r->length < NBD_SPARSE_READ_BYTES;
     int n = whole ? 1 : find_pieces(w, pieces);
     int ret = read_pieces(w, pieces, n);
 

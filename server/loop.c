@@ -77,6 +77,7 @@ void loop_defer(void (*fn)(void *arg), void *arg)
 
 void loop_deinit(void)
 {
+    run_deferred(-1, 0, NULL);
     event_free(wake_event);
     g_array_free(deferred_calls, TRUE);
     event_base_free(the_base);

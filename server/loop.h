@@ -22,5 +22,5 @@ void loop_stop(void);
 /* Run FN(ARG) in the loop's thread, with the control lock held, after what
  * was deferred before.  Any thread; only takes a leaf lock. */
 void loop_defer(void (*fn)(void *arg), void *arg);
-/* Nothing is left to free but the base itself. */
+/* Other threads have ended, all events but ours are freed. */
 void loop_deinit(void);

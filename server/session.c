@@ -58,21 +58,31 @@ struct session *session_next(const struct session *s)
 
 /* ---- writing ------------------------------------------------------------------------- */
 
-void session_write(struct session *s, const json_t *json)
+char *session_line(const json_t *json, bool pretty, size_t *len)
+{
+    char *text = qapi_json_dump(json, pretty, len);
+
+    text = g_realloc(text, *len + 3);
+    memcpy(text + *len, "\r\n", 3);
+    *len += 2;
+    return text;
+}
+
+void session_reply(struct session *s, const json_t *json)
 {
     size_t len;
-    char *text = qapi_json_dump(json, s->pretty, &len);
+    g_autofree char *line = NULL;
 
-    /* The NUL makes room for one more byte only. */
-    text = g_realloc(text, len + 3);
-    memcpy(text + len, "\r\n", 3);
-    if (s->keep_reply) {
-        g_free(s->last_reply);
-        s->last_reply = text;
+    if (s->closed) {
         return;
     }
-    output_write(&s->output, text, len + 2);
-    g_free(text);
+    line = session_line(json, s->pretty, &len);
+    if (s->keep_reply) {
+        g_free(s->last_reply);
+        s->last_reply = g_steal_pointer(&line);
+    } else {
+        output_write(&s->output, line, len);
+    }
 }
 
 /* Any thread, output lock held (output.h). */
@@ -268,7 +278,7 @@ static void greet(struct session *s)
                                  "version", version_json(),
                                  "capabilities", "oob");
 
-    session_write(s, greeting);
+    session_reply(s, greeting);
     json_decref(greeting);
 }
 

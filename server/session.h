@@ -68,8 +68,11 @@ void session_unref(struct session *s);
 /* The oldest first; NULL starts. */
 struct session *session_next(const struct session *s);
 
-/* Write JSON (borrowed), a line.  Nothing happens if the client is gone. */
-void session_write(struct session *s, const json_t *json);
+/* JSON as a line of the wire, owned by the caller. */
+char *session_line(const json_t *json, bool pretty, size_t *len);
+/* Send a reply; at the very end if keep_reply is set.  Nothing happens if the
+ * client is gone. */
+void session_reply(struct session *s, const json_t *json);
 /* A command on a worker has ended: the loop goes on with the next one. */
 void session_continue_later(struct session *s);
 

@@ -244,25 +244,31 @@ static void test_crash(gconstpointer data)
     }
     /* Something was written at all. */
     g_assert_cmpint(rec->next_stamp[0] + rec->next_stamp[51] +
-                    rec->next_stamp[5000], >, 20);
+                    rec->next_stamp[5000], >, 3 + 3);
     munmap(rec, sizeof(*rec));
 }
 
+#define NO_SYNC "'cache': {'no-flush': true}"
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 
 int main(int argc, char **argv)
 {
     static const struct crash_case cases[] = {
-        { "64k", "", "", NULL },
-        { "discard", "-o cluster_size=4k", "'discard': 'unmap', "
+        { "synced", "", "", NULL },
+        /* The page cache outlives the process: more happens without. */
+        { "64k", "", NO_SYNC, NULL },
+        { "discard", "-o cluster_size=4k", NO_SYNC ", 'discard': 'unmap', "
           "'pass-discard-other': true", NULL },
-        { "512", "-o cluster_size=512,refcount_bits=64", "", NULL },
-        { "tiny-cache", "-o cluster_size=512", "'l2-cache-entry-size': 512, "
-          "'l2-cache-size': 512, 'refcount-cache-size': 512", NULL },
-        { "snapshot", "-o cluster_size=1k", "", "qemu-img snapshot -c s '%s'" },
-        { "lazy", "-o lazy_refcounts=on,cluster_size=4k", "", NULL, true },
+        { "512", "-o cluster_size=512,refcount_bits=64", NO_SYNC, NULL },
+        { "tiny-cache", "-o cluster_size=512", NO_SYNC ", "
+          "'l2-cache-entry-size': 512, 'l2-cache-size': 512, "
+          "'refcount-cache-size': 512", NULL },
+        { "snapshot", "-o cluster_size=1k", NO_SYNC,
+          "qemu-img snapshot -c s '%s'" },
+        { "lazy", "-o lazy_refcounts=on,cluster_size=4k", NO_SYNC, NULL,
+          true },
         { "lazy-512", "-o lazy_refcounts=on,cluster_size=512,refcount_bits=64",
-          "", NULL, true },
+          NO_SYNC, NULL, true },
     };
 
     g_test_init(&argc, &argv, NULL);

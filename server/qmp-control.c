@@ -1,0 +1,104 @@
+/* SPDX-License-Identifier: MIT */
+/* QMP: the session, the server itself, and what it can do. */
+#include "base/control.h"
+#include "qapi/qapi-commands.h"
+#include "qapi/qapi-introspect.h"
+#include "qapi/qapi-visit.h"
+#include "server/dispatch.h"
+#include "server/shutdown.h"
+#include "server/version.h"
+
+#ifndef BLOCKJOBD_VERSION
+#error "meson.build defines BLOCKJOBD_VERSION"
+#endif
+
+const char *version_package(void)
+{
+    return "blockjobd-" BLOCKJOBD_VERSION;
+}
+
+json_t *version_json(void)
+{
+    g_autoptr(VersionInfo) info = qmp_query_version(NULL);
+
+    return VersionInfo_to_json(info);
+}
+
+bool qmp_qmp_capabilities(const QmpCapabilitiesArgs *args,
+                          struct error **errp)
+{
+    struct session *s = dispatch_session();
+
+    if (s->negotiated) {
+        error_set_class(errp, ERROR_COMMAND_NOT_FOUND,
+                        "Capabilities negotiation is already complete, "
+                        "command ignored");
+        return false;
+    }
+    for (size_t i = 0; args->enable && i < args->enable->n; i++) {
+        s->oob |= args->enable->v[i] == QMP_CAPABILITY_OOB;
+    }
+    s->negotiated = true;
+    return true;
+}
+
+VersionInfo *qmp_query_version(struct error **errp)
+{
+    VersionInfo *info = VersionInfo_new0();
+
+    info->qemu = VersionTriple_new0();
+    info->qemu->major = VERSION_MAJOR;
+    info->qemu->minor = VERSION_MINOR;
+    info->qemu->micro = VERSION_MICRO;
+    info->package = g_strdup(version_package());
+    return info;
+}
+
+CommandInfoList *qmp_query_commands(struct error **errp)
+{
+    CommandInfoList *list = CommandInfoList_new0();
+    const struct qapi_command *commands;
+    size_t n;
+
+    commands = qapi_command_list(&n);
+    for (size_t i = 0; i < n; i++) {
+        CommandInfo *info = CommandInfo_new0();
+
+        info->name = g_strdup(commands[i].name);
+        qapi_list_append(list, info);
+    }
+    return list;
+}
+
+json_t *qmp_query_qmp_schema(json_t *args, struct error **errp)
+{
+    if (!qapi_command_no_args(args, errp)) {
+        return NULL;
+    }
+    return qapi_introspect();
+}
+
+StatusInfo *qmp_query_status(struct error **errp)
+{
+    StatusInfo *info = StatusInfo_new0();
+
+    info->running = true;
+    info->status = RUN_STATE_RUNNING;
+    return info;
+}
+
+NameInfo *qmp_query_name(struct error **errp)
+{
+    return NameInfo_new0();
+}
+
+bool qmp_quit(struct error **errp)
+{
+    struct session *s = dispatch_session();
+
+    if (s) {
+        s->keep_reply = true;
+    }
+    shutdown_begin(SHUTDOWN_CAUSE_HOST_QMP_QUIT);
+    return true;
+}

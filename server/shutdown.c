@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: MIT */
+/* The end of the server: see shutdown.h. */
+#include "server/shutdown.h"
+
+#include <signal.h>
+#include "base/control.h"
+#include "base/pool.h"
+#include "base/trace.h"
+#include "block/driver.h"
+#include "blockjobs/job.h"
+#include "nbd/nbd.h"
+#include "qapi/qapi-events.h"
+#include "server/chardev.h"
+#include "server/dispatch.h"
+#include "server/loop.h"
+#include "server/session.h"
+
+static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
+static struct event *signal_events[G_N_ELEMENTS(signals)];
+static bool begun;              /* atomic */
+
+bool shutdown_has_begun(void)
+{
+    return __atomic_load_n(&begun, __ATOMIC_ACQUIRE);
+}
+
+/* Give up what blockdev-add made; nodes below go with their parents. */
+static void drop_user_nodes(void)
+{
+    struct node *n;
+
+    do {
+        n = node_next(NULL);
+        while (n && !n->monitor_owned) {
+            n = node_next(n);
+        }
+        if (n) {
+            n->monitor_owned = false;
+            node_unref(n);      /* may yield: begin again */
+        }
+    } while (n);
+}
+
+void shutdown_block_layer(void)
+{
+    /* A command that runs may wait for a job, or start one. */
+    job_cancel_all();
+    while (dispatch_n_running() > 0) {
+        control_wait();
+    }
+    job_cancel_all();
+    nbd_shutdown();
+    drop_user_nodes();
+    node_wait_closed();
+}
+
+static void finish(void *unused)
+{
+    session_close_all();
+    loop_stop();
+}
+
+static void shutdown_in_worker(void *unused)
+{
+    CONTROL_GUARD();
+    shutdown_block_layer();
+    trace(SERVER, "shutdown-done");
+    loop_defer(finish, NULL);
+}
+
+void shutdown_begin(ShutdownCause cause)
+{
+    control_assert();
+    if (shutdown_has_begun()) {
+        return;
+    }
+    trace(SERVER, "shutdown reason=%s", ShutdownCause_str(cause));
+    __atomic_store_n(&begun, true, __ATOMIC_RELEASE);
+    chardev_close_all();
+    qapi_event_send_shutdown(false, cause);
+    pool_submit(shutdown_in_worker, NULL);
+}
+
+static void signal_received(evutil_socket_t signum, short what, void *arg)
+{
+    /* What ends too slowly for the user ends by the next signal. */
+    shutdown_deinit_signals();
+    CONTROL_GUARD();
+    shutdown_begin(SHUTDOWN_CAUSE_HOST_SIGNAL);
+}
+
+void shutdown_init_signals(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
+        signal_events[i] = evsignal_new(loop_base(), signals[i],
+                                        signal_received, NULL);
+        evsignal_add(signal_events[i], NULL);
+    }
+}
+
+void shutdown_deinit_signals(void)
+{
+    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
+        if (signal_events[i]) {
+            event_free(signal_events[i]);   /* back to the default action */
+            signal_events[i] = NULL;
+        }
+    }
+}
