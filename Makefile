@@ -86,7 +86,7 @@ clean:
 	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
 
 docs: build
-	@ninja -C $(BUILD) --quiet docs-refresh
+	@ninja -C $(BUILD) --quiet docs
 
 # ---- showing and testing ----------------------------------------------------------
 

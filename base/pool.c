@@ -82,7 +82,7 @@ static void pool_grow(void)
 
     pthread_attr_init(&attr);
     pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_attr_setstacksize(&attr, 512 * 1024);
+    pthread_attr_setstacksize(&attr, 1024 * 1024);
     if (pthread_create(&thread, &attr, pool_thread, NULL) == 0) {
         n_threads++;
     } else if (n_threads == 0) {

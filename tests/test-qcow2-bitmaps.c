@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "bitmaps/dirty-bitmap.h"
 #include "block/bitmap.h"
+#include "block/qcow2/qcow2.h"
 #include "qapi/qapi-commands.h"
 #include "qcow2-util.h"
 
@@ -506,8 +507,8 @@ static const struct damage damages[] = {
     { "flags", DIRECTORY, 12, 4, 0x10, "P p, D dpi", false },
     { "type", DIRECTORY, 16, 1, 7, "P p, D dpi", false },
     { "granularity", DIRECTORY, 17, 1, 60, "P p, D dpi", false },
-    { "name-binary", DIRECTORY, 24, 1, 0xfe, "P p", false },
-    { "name-twice", DIRECTORY, 24, 1, 'P', "P p", false },
+    { "name-binary", DIRECTORY, 24, 1, 0xfe, "P p", true },
+    { "name-twice", DIRECTORY, 24, 1, 'P', "P dp", true },
     { "entry-reserved", TABLE, 0, 8, 2, "P p, D dpi", false },
     { "entry-past-end", TABLE, 0, 8, UINT64_C(1) << 50, "P p, D dpi", true },
     { "entry-ones", TABLE, 0, 8, 1, "P p, D dp", true },

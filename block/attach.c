@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Attach, detach, replace, filters: what graph_change (links.c) is for.
+ *
+ * Whoever calls these has drained what is concerned, or works on nodes that
+ * nobody uses yet.
+ */
+#include "block/graph-priv.h"
+
+#include "base/control.h"
+#include "base/trace.h"
+
+/* ---- attach, detach --------------------------------------------------------------- */
+
+static bool would_cycle(struct node *parent, const char *child_name,
+                        const struct node *node, struct error **errp)
+{
+    /* A node that nobody uses is below nobody. */
+    if (parent != node && (!parent->parents || !node_reaches(node, parent))) {
+        return false;
+    }
+    error_set(errp, "Making '%s' a %s child of '%s' would create a cycle",
+              node_name(node), child_name, node_name(parent));
+    return true;
+}
+
+static struct child *child_new(struct node *parent, const char *name,
+                               unsigned role)
+{
+    struct child *c = g_new0(struct child, 1);
+
+    c->parent = parent;
+    c->name = g_intern_string(name);
+    c->role = role;
+    return c;
+}
+
+struct child *node_attach_child(struct node *parent, struct node *node,
+                                const char *child_name, unsigned role,
+                                struct error **errp)
+{
+    struct graph_change *gc;
+    struct child *c;
+
+    control_assert();
+    if (would_cycle(parent, child_name, node, errp)) {
+        return NULL;
+    }
+    gc = graph_change_begin();
+    c = child_new(parent, child_name, role);
+    graph_change_link(gc, c, node);
+    if (!graph_change_finish(gc, NULL, errp)) {
+        g_free(c);
+        return NULL;
+    }
+    trace(GRAPH, "attach parent=%s child=%s node-name=%s", parent->name,
+          child_name, node->name);
+    return c;
+}
+
+void node_detach_child(struct node *parent, struct child *child)
+{
+    struct graph_change *gc = graph_change_begin();
+
+    g_assert(child->parent == parent);
+    trace(GRAPH, "detach parent=%s child=%s node-name=%s", parent->name,
+          child->name, child->node->name);
+    graph_change_unlink(gc, child);
+    graph_change_finish_nofail(gc, NULL);
+}
+
+/* ---- replace, filters --------------------------------------------------------------- */
+
+/* MARK is on everything below the new node. */
+static bool parent_stays(const struct child *c, uint64_t mark)
+{
+    if (c->root) {
+        return c->root->stay_on_node;
+    }
+    return c->parent->mark == mark || c->parent->closing;
+}
+
+static void move_parents(struct graph_change *gc, struct node *from,
+                         struct node *to)
+{
+    g_autoptr(GPtrArray) moving = g_ptr_array_new();
+    uint64_t mark = graph_new_mark();
+
+    graph_mark_below(to, mark);
+    for (struct child *c = from->parents; c; c = c->next_parent) {
+        if (!parent_stays(c, mark)) {
+            g_ptr_array_add(moving, c);
+        }
+    }
+    /* Oldest first: TO's list of parents has the same order then. */
+    for (guint i = moving->len; i-- > 0;) {
+        graph_change_move(gc, moving->pdata[i], to);
+    }
+}
+
+bool node_replace(struct node *from, struct node *to, struct error **errp)
+{
+    struct graph_change *gc = graph_change_begin();
+
+    if (from != to) {
+        move_parents(gc, from, to);
+    }
+    if (!graph_change_finish(gc, NULL, errp)) {
+        return false;
+    }
+    trace(GRAPH, "replace from=%s to=%s", from->name, to->name);
+    return true;
+}
+
+bool node_insert_filter(struct node *filter, struct node *node,
+                        struct error **errp)
+{
+    struct graph_change *gc;
+    struct child *c;
+
+    if (would_cycle(filter, "file", node, errp)) {
+        return false;
+    }
+    gc = graph_change_begin();
+    c = child_new(filter, "file", ROLE_FILTERED | ROLE_PRIMARY);
+    graph_change_link(gc, c, node);
+    move_parents(gc, node, filter);
+    if (!graph_change_finish(gc, NULL, errp)) {
+        g_free(c);
+        return false;
+    }
+    trace(GRAPH, "insert-filter node-name=%s over=%s", filter->name,
+          node->name);
+    return true;
+}
+
+void node_remove_filter(struct node *filter)
+{
+    struct node *below = node_filtered(filter);
+    struct graph_change *gc = graph_change_begin();
+    struct child *c = filter->parents;
+
+    trace(GRAPH, "remove-filter node-name=%s", filter->name);
+    g_assert(below || !filter->parents);
+    while (c && c->next_parent) {
+        c = c->next_parent;
+    }
+    while (c) {
+        struct child *newer = c->prev_parent;
+
+        graph_change_move(gc, c, below);
+        c = newer;
+    }
+    while (filter->children) {
+        graph_change_unlink(gc, filter->children);
+    }
+    graph_change_finish_nofail(gc, NULL);
+}
