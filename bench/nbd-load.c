@@ -59,7 +59,7 @@ static void recv_all(int fd, void *data, size_t bytes)
     }
 }
 
-/* ---- handshake ---------------------------------------------------------------- */
+/* ---- handshake ---------------------------------------------------------- */
 
 static void send_option(int fd, uint32_t option, const void *data, size_t bytes)
 {
@@ -113,7 +113,7 @@ static uint64_t handshake(int fd, const char *export)
     return recv_replies(fd);
 }
 
-/* ---- transmission --------------------------------------------------------------- */
+/* ---- transmission ------------------------------------------------------- */
 
 static void add_request(struct load *l)
 {

@@ -447,10 +447,19 @@ void bits_merge(struct bits *dst, const struct bits *src, int64_t start,
 
 static struct map *map_copy(const struct map *m, int64_t n_bits, int64_t room)
 {
+    int64_t end = MIN(map_size(m), n_bits);
     struct map *copy = map_new(n_bits, room);
 
-    if (copy) {
-        or_range(copy, m, 0, MIN(map_size(m), n_bits));
+    if (!copy) {
+        return NULL;
+    }
+    /* Nobody else has it yet: no atomics. */
+    FOR_EACH_WORD(w, m, 0, end) {
+        uint64_t word = word_load(m, w) & word_mask(w, 0, end);
+
+        copy->words[w] = word;
+        copy->n_nonzero[w >> GROUP_SHIFT] += word != 0;
+        copy->total += __builtin_popcountll(word);
     }
     return copy;
 }

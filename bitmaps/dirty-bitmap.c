@@ -51,6 +51,11 @@ struct dirty_bitmap *dirty_bitmap_find(const struct dirty_bitmap_list *l,
     return g_hash_table_lookup(l->by_name, name);
 }
 
+unsigned dirty_bitmap_list_size(const struct dirty_bitmap_list *l)
+{
+    return g_hash_table_size(l->by_name);
+}
+
 struct dirty_bitmap *dirty_bitmap_next(const struct dirty_bitmap_list *l,
                                        const struct dirty_bitmap *bm)
 {

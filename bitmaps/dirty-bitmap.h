@@ -51,6 +51,8 @@ bool dirty_bitmaps_resize(struct dirty_bitmap_list *l, int64_t length,
 void dirty_bitmaps_grow(struct dirty_bitmap_list *l, int64_t length);
 struct dirty_bitmap *dirty_bitmap_find(const struct dirty_bitmap_list *l,
                                        const char *name);
+/* How many have a name. */
+unsigned dirty_bitmap_list_size(const struct dirty_bitmap_list *l);
 /* Newest first; NULL starts. */
 struct dirty_bitmap *dirty_bitmap_next(const struct dirty_bitmap_list *l,
                                        const struct dirty_bitmap *bm);

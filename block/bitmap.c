@@ -13,7 +13,7 @@ enum {
 /* Bitmaps of more bits are merged with the control lock given up. */
 #define MERGE_YIELD_BITS (INT64_C(1) << 24)
 
-/* ---- claims -------------------------------------------------------------- */
+/* ---- claims ------------------------------------------------------------- */
 
 struct bitmap_claim {
     GPtrArray *nodes;           /* owned, with a reference of each */
@@ -74,7 +74,7 @@ void bitmap_release(struct bitmap_claim **c)
     g_free(claim);
 }
 
-/* ---- looking up ---------------------------------------------------------- */
+/* ---- looking up --------------------------------------------------------- */
 
 struct node *bitmap_find_node(const char *name, struct error **errp)
 {
@@ -108,7 +108,7 @@ struct dirty_bitmap *bitmap_find(struct node *n, const char *name,
     return bm;
 }
 
-/* ---- add ----------------------------------------------------------------- */
+/* ---- add ---------------------------------------------------------------- */
 
 static uint32_t default_granularity(struct node *n)
 {
@@ -157,13 +157,13 @@ struct dirty_bitmap *bitmap_add(struct node *n,
         error_set(errp, "Granularity must be power of 2 and at least 512");
         return NULL;
     }
+    if (persistent && !dirty_bitmap_find(n->bitmaps, args->name) &&
+        !can_persist(n, args->name, granularity, errp)) {
+        return NULL;
+    }
     bm = dirty_bitmap_new(n->bitmaps, args->name, granularity, node_length(n),
                           errp);
     if (!bm) {
-        return NULL;
-    }
-    if (persistent && !can_persist(n, args->name, granularity, errp)) {
-        dirty_bitmap_free(bm);
         return NULL;
     }
     dirty_bitmap_set_persistent(bm, persistent);
@@ -171,7 +171,7 @@ struct dirty_bitmap *bitmap_add(struct node *n,
     return bm;
 }
 
-/* ---- clear, enable, disable ---------------------------------------------- */
+/* ---- clear, enable, disable --------------------------------------------- */
 
 bool bitmap_clear(struct dirty_bitmap *bm, struct bits **backup,
                   struct error **errp)
@@ -189,7 +189,7 @@ bool bitmap_set_enabled(struct dirty_bitmap *bm, bool on, struct error **errp)
     return true;
 }
 
-/* ---- merge --------------------------------------------------------------- */
+/* ---- merge -------------------------------------------------------------- */
 
 static struct dirty_bitmap *find_source(struct node *n,
                                         const BlockDirtyBitmapOrStr *which,
@@ -284,7 +284,7 @@ void bitmap_undo_content(struct dirty_bitmap *bm, struct bits *backup)
     bits_free(backup);
 }
 
-/* ---- remove -------------------------------------------------------------- */
+/* ---- remove ------------------------------------------------------------- */
 
 bool bitmap_remove_prepare(struct node *n, struct dirty_bitmap *bm,
                            struct error **errp)
@@ -320,7 +320,7 @@ void bitmap_remove_undo(struct dirty_bitmap *bm)
     dirty_bitmap_set_busy(bm, false);
 }
 
-/* ---- query --------------------------------------------------------------- */
+/* ---- query -------------------------------------------------------------- */
 
 BlockDirtyInfoList *dirty_bitmaps_query(struct node *n)
 {

@@ -29,7 +29,7 @@ struct node;
 /* For query-block and query-named-block-nodes; NULL if N has none.  Owned. */
 BlockDirtyInfoList *dirty_bitmaps_query(struct node *n);
 
-/* ---- claims ---------------------------------------------------------------- */
+/* ---- claims ------------------------------------------------------------- */
 
 struct bitmap_claim;
 
@@ -42,7 +42,7 @@ struct bitmap_claim *bitmap_claim(struct node *const *nodes, size_t n);
 /* Frees and nulls *C; yields if that closes a node.  NULL is fine. */
 void bitmap_release(struct bitmap_claim **c);
 
-/* ---- looking up ------------------------------------------------------------ */
+/* ---- looking up --------------------------------------------------------- */
 
 /* "Node 'X' not found".  NAME is a device's or a node's. */
 struct node *bitmap_find_node(const char *name, struct error **errp);
@@ -52,7 +52,7 @@ struct node *bitmap_find_claimed(const char *name, struct error **errp);
 struct dirty_bitmap *bitmap_find(struct node *n, const char *name,
                                  struct error **errp);
 
-/* ---- changes; the nodes are claimed ---------------------------------------- */
+/* ---- changes; the nodes are claimed ------------------------------------- */
 
 struct dirty_bitmap *bitmap_add(struct node *n,
                                 const BlockDirtyBitmapAdd *args,

@@ -187,11 +187,12 @@ struct driver {
     /* -- creation (blockdev-create): control lock HELD, yields ------------------ */
     bool (*create)(const BlockdevCreateOptions *options, struct error **errp);
 
-    /* -- persistent bitmaps: no control lock ------------------------------------ */
-    /* Could a bitmap of NAME and GRANULARITY be stored here? */
+    /* -- persistent bitmaps ------------------------------------------------------ */
+    /* Could a bitmap of NAME and GRANULARITY be stored here?  Control lock
+     * held, does not yield. */
     bool (*bitmap_can_store)(struct node *n, const char *name,
                              uint32_t granularity, struct error **errp);
-    /* Remove a stored bitmap from the file. */
+    /* Remove a stored bitmap from the file.  No control lock. */
     bool (*bitmap_remove_stored)(struct node *n, const char *name,
                                  struct error **errp);
 };

@@ -131,7 +131,7 @@ bool qmp_block_dirty_bitmap_merge(const BlockDirtyBitmapMerge *args,
     return ok;
 }
 
-/* ---- fingerprint --------------------------------------------------------- */
+/* ---- fingerprint -------------------------------------------------------- */
 
 /* Of the stored form, in whole 64-bit words. */
 static char *sha256_of(const struct bits *bits)

@@ -283,8 +283,8 @@ static bool equip_job(struct backup *b, struct backup_job *bj,
            job_add_root(&bj->job, b->target, "target", 0, PERM_ALL, errp);
 }
 
-/* Forget a job that has not been started. */
-static void drop_job(struct backup_job *bj)
+/* Forget a job that has not been started; END frees it. */
+static void drop_job(struct backup_job *bj, void (*end)(struct job *job))
 {
     struct node *filter, *target, *source;
 
@@ -292,7 +292,7 @@ static void drop_job(struct backup_job *bj)
     filter = bj->filter;
     target = bj->target;
     source = bj->source;
-    job_early_fail(&bj->job);
+    end(&bj->job);
     node_unref(filter);
     node_unref(target);
     node_unref(source);
@@ -319,12 +319,12 @@ bool backup_prepare(struct backup *b, struct job_txn *txn,
         return false;
     }
     if (!equip_job(b, bj, filter, errp)) {
-        drop_job(bj);
+        drop_job(bj, job_early_fail);
         return false;
     }
     if (b->bitmap) {
         if (!dirty_bitmap_create_successor(b->bitmap, errp)) {
-            drop_job(bj);
+            drop_job(bj, job_early_fail);
             return false;
         }
         bj->bitmap = b->bitmap;
@@ -355,7 +355,7 @@ void backup_undo(struct backup **bp)
     }
     if (b->job) {
         b->job->bitmap_mode = SYNC_MODE_ON_SUCCESS;     /* failed: S u N */
-        drop_job(b->job);
+        drop_job(b->job, job_undo);
     }
     backup_new_undo(b);
 }

@@ -55,7 +55,7 @@ bool qmp_blockdev_create(const BlockdevCreateArgs *args, struct error **errp)
     struct create_job *cj;
 
     if (!driver || !driver->create) {
-        error_set(errp, "Driver '%s' does not support blockdev-create", name);
+        error_set(errp, "Driver does not support blockdev-create");
         return false;
     }
     cj = (struct create_job *)job_create(&create_driver, &options, errp);

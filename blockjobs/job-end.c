@@ -73,7 +73,7 @@ static void job_settle_result(struct job *job)
     if (job->ret == 0) {
         return;
     }
-    if (!job->err && !job_is_cancelled(job)) {
+    if (!job->err) {
         error_set(&job->err, "%s", g_strerror(-job->ret));
     }
     if (job->status != JOB_STATUS_ABORTING) {

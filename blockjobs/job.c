@@ -126,6 +126,17 @@ void job_early_fail(struct job *job)
     job_dismiss_now(job);
 }
 
+void job_undo(struct job *job)
+{
+    control_assert();
+    g_assert(!job->started);
+    job_transition(job, JOB_STATUS_ABORTING);
+    job_drop_roots(job);
+    job_txn_remove(job);
+    job_transition(job, JOB_STATUS_CONCLUDED);
+    job_dismiss_now(job);
+}
+
 void job_start(struct job *job)
 {
     control_assert();

@@ -110,6 +110,9 @@ struct job_options {
 struct job *job_create(const struct job_driver *driver,
                        const struct job_options *options, struct error **errp);
 void job_early_fail(struct job *job);
+/* Take back a job that was whole but not started: a later action of its
+ * transaction failed (created -> aborting -> concluded -> null, freed). */
+void job_undo(struct job *job);
 /* created -> running; starts the thread (paused at once if drained). */
 void job_start(struct job *job);
 

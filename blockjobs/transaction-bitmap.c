@@ -34,7 +34,7 @@ static void end(struct transaction_action *a)
     bits_free(s->backup);
 }
 
-/* ---- add ------------------------------------------------------------------ */
+/* ---- add ---------------------------------------------------------------- */
 
 static const BlockDirtyBitmapAdd *add_args(const struct transaction_action *a)
 {
@@ -77,7 +77,7 @@ const struct transaction_ops transaction_bitmap_add_ops = {
     .undo = add_undo,
 };
 
-/* ---- clear ---------------------------------------------------------------- */
+/* ---- clear -------------------------------------------------------------- */
 
 /* remove, clear, enable and disable have the same arguments in the same place
  * of the union. */
@@ -127,7 +127,7 @@ const struct transaction_ops transaction_bitmap_clear_ops = {
     .end = end,
 };
 
-/* ---- enable, disable -------------------------------------------------------- */
+/* ---- enable, disable ---------------------------------------------------- */
 
 static bool set_enabled(struct transaction_action *a, bool on,
                         struct error **errp)
@@ -176,7 +176,7 @@ const struct transaction_ops transaction_bitmap_disable_ops = {
     .undo = enabled_undo,
 };
 
-/* ---- remove ------------------------------------------------------------------ */
+/* ---- remove ------------------------------------------------------------- */
 
 static bool remove_prepare(struct transaction_action *a, struct error **errp)
 {
@@ -209,7 +209,7 @@ const struct transaction_ops transaction_bitmap_remove_ops = {
     .undo = remove_undo,
 };
 
-/* ---- merge ------------------------------------------------------------------- */
+/* ---- merge -------------------------------------------------------------- */
 
 static const BlockDirtyBitmapMerge *merge_args(
     const struct transaction_action *a)

@@ -190,7 +190,7 @@ bool qmp_transaction(const TransactionArgs *args, struct error **errp)
     return ok;
 }
 
-/* ---- abort --------------------------------------------------------------- */
+/* ---- abort -------------------------------------------------------------- */
 
 static bool abort_begin(struct transaction_action *a, struct error **errp)
 {

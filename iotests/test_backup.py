@@ -15,6 +15,7 @@ from .images import qemu_img, same_bytes
 from .jobs import (BACKUP_STARTS, Job, SUCCEEDS, backup_arguments,
                    start_backup)
 from .nbd import NbdClient, NbdError
+from .qmp import QmpError
 
 MIB = 1 << 20
 SIZE = 16 * MIB
@@ -217,7 +218,15 @@ def test_target_with_old_content(server, images, source):
 def test_compressed(server, images, source):
     target(server, images)
     source.fill(0, SIZE, 0x33)
-    start_backup(server, 'src', 'dst', compress=True).finish()
+    if not server.is_qemu:
+        try:
+            job = start_backup(server, 'src', 'dst', compress=True)
+        except QmpError as exc:
+            assert exc.desc == "Parameter 'compress' is not supported"
+            pytest.skip('compressed targets are a later issue')
+        job.finish()
+    else:
+        start_backup(server, 'src', 'dst', compress=True).finish()
     same_bytes(closed_content(server, images, 'dst'), source.freeze())
     assert os.path.getsize(images.path('dst.qcow2')) < SIZE // 8
 
@@ -232,7 +241,7 @@ def test_target_over_nbd(server, start_server, images, source):
         server.qmp('blockdev-add', {
             'driver': 'nbd', 'node-name': 'dst', 'export': 'far',
             'server': {'type': 'unix', 'path': other.nbd_path}})
-    except Exception:
+    except QmpError:
         if server.is_qemu:
             raise
         pytest.skip('the NBD client is a later issue')

@@ -96,6 +96,11 @@ def test_header_extension_refused(server, images, kind, length):
     path = broken(images)
     image = Qcow2File(path)
     image.write(image.get('header_length'), struct.pack('>II', kind, length))
+    if kind == 0x23852875 and length == 1 and not server.is_qemu:
+        # What is wrong with bitmaps alone does not keep a disk shut.
+        server.add_node('n', path)
+        assert 'dirty-bitmaps' not in server.nodes()['n']
+        return
     server.fails('blockdev-add', {'driver': 'qcow2', 'node-name': 'n',
                                   'file': file_of(path)})
     assert not server.nodes()

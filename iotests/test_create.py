@@ -94,7 +94,6 @@ def test_file_errors(server, images):
     ({'driver': 'qcow2', 'file': 'f', 'size': 512, 'preallocation': 'x'},
      "Parameter 'preallocation' does not accept value 'x'"),
     ({}, "Parameter 'options.driver' is missing"),
-    ({'driver': 'raw'}, 'Driver does not support blockdev-create'),
     ({'driver': 'null-co'}, 'Driver does not support blockdev-create'),
 ])
 def test_refused_at_once(server, options, desc):
@@ -102,6 +101,24 @@ def test_refused_at_once(server, options, desc):
     server.fails('blockdev-create', {'job-id': 'c', 'options': options},
                  desc)
     assert server.qmp('query-jobs') == []
+
+
+def test_raw_cannot_be_created(server):
+    """There is nothing to create; ours resizes the file (see below)."""
+    if server.is_qemu:
+        server.fails('blockdev-create', {
+            'job-id': 'c', 'options': {'driver': 'raw'}},
+            'Driver does not support blockdev-create')
+
+
+@pytest.mark.ours('QEMU has no such creation')
+def test_raw(server, images):
+    path = images.write_raw('f', b'x' * 1000)
+    server.add_file('file', path)
+    create_image(server, driver='raw', file='file', size=65536).finish()
+    server.qmp('blockdev-add', driver='raw', node_name='r', file='file')
+    assert server.nodes()['r']['image']['virtual-size'] == 65536
+    assert failed(server, driver='raw', file='nope', size=512)
 
 
 def test_bad_job_id(server, images):
@@ -302,5 +319,16 @@ def test_auto_read_only(server, small_disk):
         'type': 'nbd', 'id': 'e', 'node-name': 'r', 'name': 'w',
         'writable': True})
     server.unexport('r')
+
+
+def test_auto_read_only_is_dynamic(server, small_disk):
+    """The file is opened for writing when that is asked for, not before."""
+    disk = small_disk(8 << 20)
+    path = disk.path('r.img')
+    with open(path, 'wb') as image:
+        image.write(b'x' * 4096)
+    disk.remount('ro')
+    server.add_file('f', path, auto_read_only=True)
+    server.qmp('blockdev-add', driver='raw', node_name='r', file='f')
     disk.remount('rw')
     server.export('r')

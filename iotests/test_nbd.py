@@ -259,7 +259,15 @@ def test_map_equals(server, images, fmt):
         return [(e['start'] // 4096 + i) for e in extents if e['zero']
                 for i in range(e['length'] // 4096)]
 
-    assert zeroes(over_nbd) == zeroes(on_file)
+    if server.is_qemu:
+        assert zeroes(over_nbd) == zeroes(on_file)
+        return
+    # Ours also tells of holes within a cluster; what it calls zero is.
+    assert set(zeroes(on_file)) <= set(zeroes(over_nbd))
+    server.stop()
+    content = images.content(path)
+    for i in zeroes(over_nbd):
+        assert not any(content[i * 4096:(i + 1) * 4096])
 
 
 def test_past_the_end(client):
@@ -377,12 +385,36 @@ def test_wrong_magic(disk):
     assert disk.running()
 
 
-@pytest.mark.parametrize('length', [32 * MIB + 1, 2**31, 2**32 - 1])
-def test_write_too_large(disk, length):
-    """Nobody waits for 4 GiB of data; the client is cut off."""
+def test_write_too_large(disk):
+    """More than the maximum: the client is cut off, or the data is thrown
+    away and the error told.  Nothing is written."""
     nbd = NbdClient.connect(disk.nbd_path, 'disk')
-    nbd.request(CMD_WRITE, 0, length, 0, b'x' * 4096)
-    assert nbd.wait_closed(5)
+    try:
+        refused(nbd.write, 0, b'x' * (32 * MIB + 1))
+        assert nbd.read(0, 65536) == b'\1' * 65536
+    except NbdClosed:
+        pass
+    nbd.close()
+    nbd = NbdClient.connect(disk.nbd_path, 'disk')
+    assert nbd.read(0, 65536) == b'\1' * 65536
+    nbd.disconnect()
+
+
+@pytest.mark.parametrize('length', [2**31, 2**32 - 1])
+def test_write_of_4_gib(disk, length):
+    """Nobody keeps 4 GiB of a client's data."""
+    nbd = NbdClient.connect(disk.nbd_path, 'disk')
+    try:
+        nbd.request(CMD_WRITE, 0, length)
+        for _ in range(64):
+            nbd.send(b'x' * MIB)
+    except NbdClosed:
+        pass
+    with open(f'/proc/{disk.proc.pid}/status', encoding='ascii') as status:
+        rss = next(int(line.split()[1]) for line in status
+                   if line.startswith('VmHWM'))
+    assert rss < 300 << 10
+    nbd.close()
     nbd = NbdClient.connect(disk.nbd_path, 'disk')
     assert nbd.read(0, 65536) == b'\1' * 65536
     nbd.disconnect()

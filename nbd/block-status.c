@@ -46,7 +46,7 @@ static bool extents_add(struct extents *x, int64_t bytes, uint32_t flags)
     return true;
 }
 
-/* ---- the contexts ----------------------------------------------------------- */
+/* ---- the contexts ------------------------------------------------------- */
 
 /* The state at OFFSET: how far it goes, and its flags. */
 typedef int state_fn(struct root *root, int64_t offset, int64_t bytes,
@@ -165,7 +165,7 @@ out:
     root_leave(bitmap->root);
 }
 
-/* ---- the reply --------------------------------------------------------------- */
+/* ---- the reply ---------------------------------------------------------- */
 
 struct reply {
     struct nbd_work *work;

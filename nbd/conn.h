@@ -86,7 +86,7 @@ void nbd_conn_free(struct nbd_conn *c);
 /* The whole life of a connection, in its own thread; frees C at its end. */
 void *nbd_conn_thread(void *conn);
 
-/* ---- sockets (conn.c) ----------------------------------------------------- */
+/* ---- sockets (conn.c) --------------------------------------------------- */
 
 /* Exactly BYTES, waiting until c->deadline_ns.  False: closed, error, late. */
 bool nbd_conn_recv(struct nbd_conn *c, void *buf, size_t bytes);
@@ -95,7 +95,7 @@ bool nbd_conn_discard(struct nbd_conn *c, uint64_t bytes);
 /* All of IOV (which it changes), waiting until c->deadline_ns. */
 bool nbd_conn_send(struct nbd_conn *c, struct iovec *iov, int n_iov);
 
-/* ---- phases --------------------------------------------------------------- */
+/* ---- phases ------------------------------------------------------------- */
 
 /* True: c->export and options are set and the client expects transmission. */
 bool nbd_handshake(struct nbd_conn *c);

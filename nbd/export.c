@@ -14,7 +14,7 @@
 static struct nbd_export *exports;      /* newest first */
 static uint64_t last_serial;            /* under the control lock */
 
-/* ---- finding ---------------------------------------------------------------- */
+/* ---- finding ------------------------------------------------------------ */
 
 struct nbd_export *nbd_export_next(const struct nbd_export *e)
 {
@@ -78,7 +78,7 @@ struct nbd_export **nbd_export_get_all(struct nbd_server *server)
     return (struct nbd_export **)g_ptr_array_free(all, false);
 }
 
-/* ---- making ------------------------------------------------------------------- */
+/* ---- making ------------------------------------------------------------- */
 
 /* QEMU's words: an export's root has no name of its own. */
 static char *export_describe(void *opaque)
@@ -236,7 +236,7 @@ void nbd_export_abandon(struct nbd_export *e)
     export_free(e);
 }
 
-/* ---- the end --------------------------------------------------------------------- */
+/* ---- the end ------------------------------------------------------------ */
 
 /* Control lock held, closing and without references: nobody else has it. */
 static void export_finish(struct nbd_export *e)
@@ -264,24 +264,37 @@ bool nbd_export_is_closing(struct nbd_export *e)
     return e->closing;
 }
 
-bool nbd_export_in_use(struct nbd_export *e)
+bool nbd_export_close(struct nbd_export *e, bool if_unused)
 {
-    LOCK_GUARD(&nbd_lock);
-    return e->n_conns > 0;
-}
-
-void nbd_export_close(struct nbd_export *e)
-{
-    bool finish;
+    bool close, finish;
 
     control_assert();
     lock_acquire(&nbd_lock);
-    finish = !e->closing && e->n_refs == 0;
-    e->closing = true;
-    nbd_server_shutdown_export(e->server, e);
+    close = !e->closing && (e->n_conns == 0 || !if_unused);
+    finish = close && e->n_refs == 0;
+    if (close) {
+        e->closing = true;
+        nbd_server_shutdown_export(e->server, e);
+    }
     lock_release(&nbd_lock);
     if (finish) {
         export_finish(e);
+    }
+    return close;
+}
+
+void nbd_export_wait_gone(uint64_t serial)
+{
+    struct nbd_export *e;
+
+    for (;;) {
+        for (e = exports; e && e->serial != serial; e = e->next) {
+            /* look on */
+        }
+        if (!e) {
+            return;
+        }
+        control_wait();
     }
 }
 
@@ -329,7 +342,7 @@ void nbd_export_detach(struct nbd_conn *c)
     nbd_export_put(&e);
 }
 
-/* ---- what clients are told --------------------------------------------------------- */
+/* ---- what clients are told ---------------------------------------------- */
 
 uint16_t nbd_export_flags(const struct nbd_export *e, bool structured)
 {

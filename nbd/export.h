@@ -92,13 +92,15 @@ void nbd_export_abandon(struct nbd_export *e);
 /*
  * Close: clients find it no more, those connected are disconnected.  Gone
  * (with its event) when this returns if nobody was connected, otherwise
- * soon after.  May yield while the node closes.  Twice is harmless.
+ * soon after.  May yield while the node closes.  False, nothing done: it has
+ * clients and IF_UNUSED is set, or it is closing already.
  */
-void nbd_export_close(struct nbd_export *e);
-bool nbd_export_in_use(struct nbd_export *e);       /* has clients */
+bool nbd_export_close(struct nbd_export *e, bool if_unused);
 bool nbd_export_is_closing(struct nbd_export *e);
+/* Until the export of this serial is gone.  Yields. */
+void nbd_export_wait_gone(uint64_t serial);
 
-/* ---- connections: any thread, control lock not held ---------------------- */
+/* ---- connections: any thread, control lock not held --------------------- */
 
 /* By name as a client asks; a reference, or NULL. */
 struct nbd_export *nbd_export_get(struct nbd_server *server, const char *name);

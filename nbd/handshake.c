@@ -23,7 +23,7 @@ enum {
     NAME_IN_MESSAGE = 80,
 };
 
-/* ---- replies -------------------------------------------------------------- */
+/* ---- replies ------------------------------------------------------------ */
 
 void nbd_option_reply(struct nbd_conn *c, const struct nbd_option *o,
                       uint32_t rep, const struct iovec *payload,
@@ -89,7 +89,7 @@ enum nbd_next nbd_option_refuse_export(struct nbd_conn *c,
                              name, cut ? "..." : "");
 }
 
-/* ---- parsing ---------------------------------------------------------------- */
+/* ---- parsing ------------------------------------------------------------ */
 
 bool nbd_option_get16(struct nbd_option *o, uint16_t *value)
 {
@@ -126,7 +126,7 @@ char *nbd_option_get_string(struct nbd_option *o)
     return text;
 }
 
-/* ---- options ----------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------ */
 
 /* The client goes on with E (reference taken).  False: E is closing. */
 static bool take_export(struct nbd_conn *c, struct nbd_export *e)

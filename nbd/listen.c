@@ -45,7 +45,7 @@ void nbd_listener_close(struct nbd_listener **l)
     *l = NULL;
 }
 
-/* ---- unix ------------------------------------------------------------------ */
+/* ---- unix --------------------------------------------------------------- */
 
 /* A socket that an earlier process left; anything else stays. */
 static bool remove_stale_socket(const char *path, struct error **errp)
@@ -114,7 +114,7 @@ struct nbd_listener *nbd_listen_unix(const struct nbd_unix_address *a,
     return l;
 }
 
-/* ---- inet ------------------------------------------------------------------ */
+/* ---- inet --------------------------------------------------------------- */
 
 /* 0: any family; AF_INET, AF_INET6; -1: both were refused. */
 static int wanted_family(const struct nbd_inet_address *a)
@@ -281,7 +281,7 @@ struct nbd_listener *nbd_listen_inet(const struct nbd_inet_address *a,
     return l;
 }
 
-/* ---- a file descriptor -------------------------------------------------------- */
+/* ---- a file descriptor -------------------------------------------------- */
 
 struct nbd_listener *nbd_listen_fd(int fd, struct error **errp)
 {

@@ -32,7 +32,7 @@ void nbd_set_fd_lookup(int (*lookup)(const char *name, struct error **errp))
     fd_lookup = lookup;
 }
 
-/* ---- the server -------------------------------------------------------------- */
+/* ---- the server --------------------------------------------------------- */
 
 static struct nbd_listener *listen_inet(const InetSocketAddress *a,
                                         struct error **errp)
@@ -197,7 +197,7 @@ void nbd_shutdown(void)
     }
 }
 
-/* ---- exports: adding ----------------------------------------------------------- */
+/* ---- exports: adding ---------------------------------------------------- */
 
 /* A letter, then letters, digits, '-', '.', '_': as all ids. */
 static bool id_well_formed(const char *id)
@@ -381,54 +381,51 @@ bool qmp_nbd_server_add(const NbdServerAddOptions *args, struct error **errp)
            export_add(&options, node, errp);
 }
 
-/* ---- exports: removing, listing -------------------------------------------------- */
+/* ---- exports: removing, listing ----------------------------------------- */
 
-static struct nbd_export *close_export(const char *id,
-                                       BlockExportRemoveMode mode,
-                                       struct error **errp)
+/* On success *SERIAL is of the export that goes. */
+static bool close_export(const char *id, bool hard, uint64_t *serial,
+                         struct error **errp)
 {
     struct nbd_export *e = nbd_export_find_id(id);
 
     if (!e) {
         error_set(errp, "Export '%s' is not found", id);
-        return NULL;
+        return false;
     }
     if (nbd_export_is_closing(e)) {
         error_set(errp, "Export '%s' is already shutting down", id);
-        return NULL;
+        return false;
     }
-    if (mode == BLOCK_EXPORT_REMOVE_MODE_SAFE && nbd_export_in_use(e)) {
+    *serial = e->serial;
+    if (!nbd_export_close(e, !hard)) {
         error_set(errp, "export '%s' still in use", id);
         error_append_hint(errp, "Use mode='hard' to force client "
                           "disconnect\n");
-        return NULL;
+        return false;
     }
-    nbd_export_close(e);
-    return e;
+    return true;
 }
 
 bool qmp_block_export_del(const BlockExportDelArgs *args, struct error **errp)
 {
-    return close_export(args->id, args->has_mode
-                        ? args->mode : BLOCK_EXPORT_REMOVE_MODE_SAFE,
-                        errp) != NULL;
+    bool hard = args->has_mode && args->mode == BLOCK_EXPORT_REMOVE_MODE_HARD;
+    uint64_t serial;
+
+    return close_export(args->id, hard, &serial, errp);
 }
 
 /* Its event precedes the reply: the export is gone when this returns. */
 bool qmp_nbd_server_remove(const NbdServerRemoveArgs *args,
                            struct error **errp)
 {
-    const struct nbd_export *e =
-        close_export(args->name, args->has_mode
-                     ? args->mode : BLOCK_EXPORT_REMOVE_MODE_SAFE, errp);
+    bool hard = args->has_mode && args->mode == BLOCK_EXPORT_REMOVE_MODE_HARD;
+    uint64_t serial;
 
-    if (!e) {
+    if (!close_export(args->name, hard, &serial, errp)) {
         return false;
     }
-    /* E may be freed: looked at as a name only. */
-    while (nbd_export_find_id(args->name) == e) {
-        control_wait();
-    }
+    nbd_export_wait_gone(serial);
     return true;
 }
 

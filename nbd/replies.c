@@ -11,7 +11,7 @@ enum {
     SEND_IOV = 256,         /* elements gathered for one system call */
 };
 
-/* ---- works ------------------------------------------------------------------ */
+/* ---- works -------------------------------------------------------------- */
 
 static bool has_room(const struct nbd_conn *c, size_t bytes)
 {
@@ -87,7 +87,7 @@ void nbd_work_drop(struct nbd_work *w)
     work_free(w);
 }
 
-/* ---- writing replies ----------------------------------------------------------- */
+/* ---- writing replies ---------------------------------------------------- */
 
 static size_t reply_simple(uint8_t *p, const struct nbd_request *r,
                            uint32_t error)
@@ -187,7 +187,7 @@ size_t nbd_reply_data_head(uint8_t *p, const struct nbd_conn *c,
     return nbd_reply_data_chunk(p, r, r->offset, r->length, true);
 }
 
-/* ---- sending ---------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 /* conn->lock held, sending set: take the queue. */
 static struct nbd_work *queue_take(struct nbd_conn *c)

@@ -34,7 +34,7 @@ struct nbd_work {
     int n_iov;
 };
 
-/* ---- works (replies.c) ------------------------------------------------------ */
+/* ---- works (replies.c) -------------------------------------------------- */
 
 /*
  * A work with BUF_BYTES of buffer, when there is room for it (I4; flushes,
@@ -47,7 +47,7 @@ void nbd_work_drop(struct nbd_work *w);
 /* The pool's function (work.c): serve the request, send the reply. */
 void nbd_work_run(void *work);
 
-/* ---- writing replies --------------------------------------------------------- */
+/* ---- writing replies ---------------------------------------------------- */
 
 /* All return how many bytes they wrote at P. */
 size_t nbd_reply_done(uint8_t *p, const struct nbd_request *r);
@@ -67,7 +67,7 @@ size_t nbd_reply_data_chunk(uint8_t *p, const struct nbd_request *r,
 size_t nbd_reply_hole_chunk(uint8_t *p, const struct nbd_request *r,
                             uint64_t offset, uint32_t bytes, bool last);
 
-/* ---- sending ------------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------ */
 
 /* Send c->tx (I3).  The connection's thread. */
 void nbd_send_flush(struct nbd_conn *c);

@@ -21,7 +21,7 @@ enum {
 
 struct lock nbd_lock = LOCK_INIT("nbd-server", LOCK_NBD_SERVER);
 
-/* ---- connections ------------------------------------------------------------- */
+/* ---- connections -------------------------------------------------------- */
 
 static void server_wake(struct nbd_server *s)
 {
@@ -97,7 +97,7 @@ bool nbd_server_multi_conn(const struct nbd_server *s)
     return s->max_connections != 1;
 }
 
-/* ---- accepting ------------------------------------------------------------------ */
+/* ---- accepting ---------------------------------------------------------- */
 
 static void set_socket_options(int fd)
 {
@@ -186,7 +186,7 @@ static void *accept_thread(void *server)
     return NULL;
 }
 
-/* ---- life ------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 
 static void server_free(struct nbd_server *s)
 {
@@ -237,7 +237,7 @@ static void close_exports(struct nbd_server *s)
     do {
         for (e = nbd_export_next(NULL); e; e = nbd_export_next(e)) {
             if (e->server == s && !nbd_export_is_closing(e)) {
-                nbd_export_close(e);
+                nbd_export_close(e, false);
                 break;
             }
         }

@@ -18,7 +18,7 @@ enum {
     ZERO_MIN_BYTES = 64,
 };
 
-/* ---- receiving ------------------------------------------------------------------ */
+/* ---- receiving ---------------------------------------------------------- */
 
 /* Have BYTES (at most NBD_RX_BYTES) at c->rx_start.  False: closed. */
 static bool rx_fill(struct nbd_conn *c, size_t bytes)
@@ -46,7 +46,7 @@ static bool rx_fill(struct nbd_conn *c, size_t bytes)
     return true;
 }
 
-/* The next BYTES of payload into BUF, the last part straight from the socket. */
+/* The next BYTES of payload into BUF, from the socket as far as can be. */
 static bool rx_payload(struct nbd_conn *c, uint8_t *buf, size_t bytes)
 {
     size_t n = MIN(bytes, c->rx_end - c->rx_start);
@@ -99,7 +99,7 @@ static bool rx_request(struct nbd_conn *c, struct nbd_request *r)
     return true;
 }
 
-/* ---- checking --------------------------------------------------------------------- */
+/* ---- checking ----------------------------------------------------------- */
 
 static const struct command {
     bool known;
@@ -142,7 +142,8 @@ static int request_check(const struct nbd_conn *c, const struct nbd_request *r)
     if (command->has_payload_limit && r->length > NBD_MAX_PAYLOAD_BYTES) {
         return EINVAL;
     }
-    if (command->has_range && (r->offset > end || r->length > end - r->offset)) {
+    if (command->has_range &&
+        (r->offset > end || r->length > end - r->offset)) {
         return command->past_end;
     }
     if (r->cmd == NBD_CMD_BLOCK_STATUS &&
@@ -178,7 +179,7 @@ static bool refuse_request(struct nbd_conn *c, const struct nbd_request *r,
     return !payload || rx_discard(c, r->length);
 }
 
-/* ---- in this thread ------------------------------------------------------------- */
+/* ---- in this thread ----------------------------------------------------- */
 
 /* In flight on the export's root; what is done already is sent before it
  * waits at the gate (I3). */
@@ -265,7 +266,7 @@ static bool write_inline(struct nbd_conn *c, const struct nbd_request *r)
     return true;
 }
 
-/* ---- serving ------------------------------------------------------------------------ */
+/* ---- serving ------------------------------------------------------------ */
 
 static bool submit(struct nbd_conn *c, const struct nbd_request *r,
                    size_t buf_bytes)

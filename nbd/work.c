@@ -24,7 +24,7 @@ static void work_reply(struct nbd_work *w, int ret)
     w->n_iov = 1;
 }
 
-/* ---- read --------------------------------------------------------------------- */
+/* ---- read --------------------------------------------------------------- */
 
 /* One piece of a read: data or a hole. */
 struct piece {
@@ -133,7 +133,7 @@ static int work_read(struct nbd_work *w)
     return 0;
 }
 
-/* ---- the others ---------------------------------------------------------------- */
+/* ---- the others --------------------------------------------------------- */
 
 static unsigned fua_flag(const struct nbd_work *w)
 {

@@ -207,7 +207,9 @@ static void execute_in_worker(void *arg)
     execute(r);
     n_running--;
     control_notify();
-    if (!r->oob) {
+    if (r->oob) {
+        r->session->n_oob--;
+    } else {
         r->session->busy = false;
     }
     session_continue_later(r->session);
@@ -231,7 +233,11 @@ static void run(struct request *r)
         return;
     }
     session_ref(r->session);
-    r->session->busy |= !r->oob;
+    if (r->oob) {
+        r->session->n_oob++;
+    } else {
+        r->session->busy = true;
+    }
     n_running++;
     pool_submit(execute_in_worker, r);
 }

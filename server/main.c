@@ -49,7 +49,7 @@ static void first_options(const GArray *options, const char *program)
         exit(EXIT_SUCCESS);
     }
     if (find_option(options, OPTION_VERSION)) {
-        printf("blockjobd %s\n", BLOCKJOBD_VERSION);
+        printf("blockjobd version %s\n", BLOCKJOBD_VERSION);
         exit(EXIT_SUCCESS);
     }
     if (trace_option && !trace_enable(trace_option->text, &bad)) {

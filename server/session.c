@@ -105,6 +105,7 @@ static bool may_take(const struct session *s)
     size_t limit = s->reading ? PENDING_HIGH : PENDING_LOW;
 
     return !s->closed && s->n_queued < SESSION_MAX_QUEUED &&
+        s->n_oob < SESSION_MAX_OOB &&
         output_pending(&s->output) < limit && !shutdown_has_begun();
 }
 
@@ -146,8 +147,10 @@ static void update_reading(struct session *s)
 /* A client that said all it wants is served to its end, then hung up on. */
 static void close_if_done(struct session *s)
 {
-    if (s->eof && !s->busy && s->n_queued == 0 && s->unread->len == 0 &&
-        output_pending(&s->output) == 0 && !s->keep_reply) {
+    bool idle = !s->busy && s->n_oob == 0 && s->n_queued == 0 &&
+        s->unread->len == 0 && output_pending(&s->output) == 0;
+
+    if (s->eof && idle && !s->keep_reply) {
         session_close(s);
     }
 }

@@ -5,7 +5,7 @@
  * Invariants  I1  In-band commands of a session run one after another, in the
  *                 order in which they came; a reply is written, with the
  *                 control lock held, before the next one starts.
- *             I2  Nothing is read while SESSION_MAX_QUEUED requests wait, while
+ *             I2  Nothing is read while SESSION_MAX_* requests wait or run, while
  *                 the client lets replies pile up, or after the shutdown has
  *                 begun: what a client can make us keep is bounded.
  *             I3  Sessions end in the loop's thread.  Whoever else needs one
@@ -23,7 +23,8 @@ struct request;
 struct wire;
 
 enum {
-    SESSION_MAX_QUEUED = 8,
+    SESSION_MAX_QUEUED = 8,     /* in-band requests that wait */
+    SESSION_MAX_OOB = 8,        /* out-of-band ones that run */
 };
 
 struct session {
@@ -50,6 +51,7 @@ struct session {
     bool busy;                  /* an in-band command is on a worker */
     struct request *queue;      /* owned; in-band, oldest first */
     int n_queued;
+    int n_oob;                  /* out-of-band commands on workers */
     bool keep_reply;            /* quit: its reply is sent at the very end */
     char *last_reply;           /* owned: that reply */
     struct session *next;

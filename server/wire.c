@@ -276,12 +276,12 @@ static enum wire_item take_stray(struct wire *w, const char *start, size_t len,
     g_autofree char *shown = NULL;
     g_autofree char *valid = NULL;
     bool silent = w->dropping && c == '\n';
+    int n_partial = MIN(w->partial->len, SHOWN_BYTES);
+    int n_rest = MIN(len, SHOWN_BYTES - n_partial);
 
     if (!silent) {
-        shown = g_strdup_printf("%.*s%.*s",
-                                (int)MIN(w->partial->len, SHOWN_BYTES),
-                                w->partial->str, (int)MIN(len, SHOWN_BYTES),
-                                start);
+        shown = g_strdup_printf("%.*s%.*s", n_partial, w->partial->str,
+                                n_rest, start);
         valid = g_utf8_make_valid(shown, -1);
         *text = g_strdup_printf("JSON parse error, stray '%s'", valid);
     }

@@ -16,7 +16,7 @@
 #define LOAD(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
 #define COUNT(x) __atomic_add_fetch(&(x), 1, __ATOMIC_RELAXED)
 
-/* ---- nodes and roots --------------------------------------------------------- */
+/* ---- nodes and roots ---------------------------------------------------- */
 
 struct root {
     struct fake_node *node;
@@ -183,7 +183,7 @@ void root_leave(struct root *r)
     cond_broadcast(&r->cond);
 }
 
-/* ---- requests -------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 static int request_begin(struct node *node, int64_t offset, int64_t bytes,
                          unsigned flags)
@@ -329,7 +329,7 @@ int root_block_status_above(struct root *r, struct node *base, bool want_zero,
     return ret;
 }
 
-/* ---- server ------------------------------------------------------------------------ */
+/* ---- server ------------------------------------------------------------- */
 
 void fake_server_start(struct fake_server *s, int max_connections,
                        int handshake_seconds)
@@ -370,7 +370,7 @@ struct nbd_export *fake_export(struct fake_server *s, struct fake_node *n,
     return e;
 }
 
-/* ---- client ------------------------------------------------------------------------- */
+/* ---- client ------------------------------------------------------------- */
 
 int peer_n_holes;
 

@@ -11,7 +11,7 @@
 #include "nbd/protocol.h"
 #include "nbd/server.h"
 
-/* ---- nodes ------------------------------------------------------------------- */
+/* ---- nodes -------------------------------------------------------------- */
 
 struct fake_node {
     struct node node;           /* first */
@@ -38,7 +38,7 @@ void fake_drain(struct fake_node *n, bool closed);
 /* Roots that are still there. */
 int fake_n_roots(void);
 
-/* ---- a server ------------------------------------------------------------------ */
+/* ---- a server ----------------------------------------------------------- */
 
 /* Listens on a unix socket in a directory of its own. */
 struct fake_server {
@@ -52,7 +52,7 @@ void fake_server_stop(struct fake_server *s);
 struct nbd_export *fake_export(struct fake_server *s, struct fake_node *n,
                                const char *name, bool writable);
 
-/* ---- a client ------------------------------------------------------------------- */
+/* ---- a client ----------------------------------------------------------- */
 
 struct peer {
     int fd;

@@ -152,6 +152,15 @@ static void wait_gone(void)
     }
 }
 
+static void wait_error(void)
+{
+    while (!strstr(log_text->str, "BLOCK_JOB_ERROR")) {
+        CONTROL_YIELD {
+            g_usleep(1000);
+        }
+    }
+}
+
 static void wait_status(JobStatus status)
 {
     while (job_find("j")->status != status) {
@@ -453,9 +462,7 @@ static void test_error_stop(void)
     a->has_on_target_error = true;
     a->on_target_error = BLOCKDEV_ON_ERROR_STOP;
     g_assert_true(qmp_blockdev_backup(a, NULL));
-    while (!strstr(log_text->str, "BLOCK_JOB_ERROR")) {
-        control_wait();
-    }
+    wait_error();
     wait_status(JOB_STATUS_PAUSED);
     g_assert_cmpint(job_find("j")->iostatus, ==,
                     BLOCK_DEVICE_IO_STATUS_FAILED);
@@ -478,9 +485,7 @@ static void test_error_ignore(void)
     a->has_on_target_error = true;
     a->on_target_error = BLOCKDEV_ON_ERROR_IGNORE;
     g_assert_true(qmp_blockdev_backup(a, NULL));
-    while (!strstr(log_text->str, "BLOCK_JOB_ERROR")) {
-        control_wait();
-    }
+    wait_error();
     limit_files(RLIM_INFINITY);
     wait_gone();
     assert_target(model);

@@ -249,6 +249,8 @@ static void test_cancel_created(void)
     expect_log("a:created a:aborting abort clean a:concluded a:null");
     job_early_fail(&make("b", NULL, false, true)->job);
     expect_log("b:created b:null");
+    job_undo(&make("c", NULL, false, true)->job);
+    expect_log("c:created c:aborting c:concluded c:null");
 }
 
 /* Started inside a drained section: running, paused at once; running again. */

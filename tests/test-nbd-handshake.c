@@ -35,7 +35,7 @@ static void teardown(struct fixture *f, gconstpointer unused)
     fake_node_free(f->other);
 }
 
-/* ---- exports ---------------------------------------------------------------- */
+/* ---- exports ------------------------------------------------------------ */
 
 static void test_go(struct fixture *f, gconstpointer unused)
 {
@@ -170,7 +170,7 @@ static void test_list(struct fixture *f, gconstpointer unused)
                     NBD_REP_ACK);
 }
 
-/* ---- other options --------------------------------------------------------------- */
+/* ---- other options ------------------------------------------------------ */
 
 static void test_refused(struct fixture *f, gconstpointer unused)
 {
@@ -245,7 +245,7 @@ static void test_bad_frames(struct fixture *f, gconstpointer unused)
     peer_close(&p);                 /* in the middle of an option */
 }
 
-/* ---- contexts --------------------------------------------------------------------- */
+/* ---- contexts ----------------------------------------------------------- */
 
 static void context_option(struct peer *p, uint32_t option, const char *export,
                            const char *const *queries)
@@ -379,7 +379,7 @@ static void test_contexts_malformed(struct fixture *f, gconstpointer unused)
     peer_go(&f->peer, NULL, "disk", false);
 }
 
-/* ---- time ------------------------------------------------------------------------ */
+/* ---- time --------------------------------------------------------------- */
 
 /* Who says nothing, or too little, is gone after the limit. */
 static void test_time_limit(void)

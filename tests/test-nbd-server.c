@@ -137,7 +137,7 @@ static void wait_exports(int n)
     }
 }
 
-/* ---- commands ------------------------------------------------------------------- */
+/* ---- commands ----------------------------------------------------------- */
 
 static void test_not_running(struct fixture *f, gconstpointer unused)
 {
@@ -270,7 +270,7 @@ static void test_query(struct fixture *f, gconstpointer unused)
     g_assert_false(list->v[1]->shutting_down);
 }
 
-/* ---- clients and removal ----------------------------------------------------------- */
+/* ---- clients and removal ------------------------------------------------ */
 
 static void check_read(struct peer *p)
 {
@@ -421,7 +421,7 @@ static void test_max_connections(struct fixture *f, gconstpointer unused)
     peer_close(&a);
 }
 
-/* ---- other sockets ------------------------------------------------------------------ */
+/* ---- other sockets ------------------------------------------------------ */
 
 static void test_inet(struct fixture *f, gconstpointer unused)
 {

@@ -8,7 +8,7 @@
 #include "bitmaps/dirty-bitmap.h"
 #include "nbd-fake.h"
 
-enum { DISK_BYTES = 4 << 20 };
+enum { M = 1 << 20, DISK_BYTES = 4 << 20 };
 
 struct fixture {
     struct fake_server server;
@@ -74,7 +74,7 @@ static void check_read(struct fixture *f, uint16_t flags, int64_t offset,
     check_pattern(f->buf, offset, bytes);
 }
 
-/* ---- reading and writing ------------------------------------------------------- */
+/* ---- reading and writing ------------------------------------------------ */
 
 static void test_read(struct fixture *f, gconstpointer structured)
 {
@@ -129,6 +129,19 @@ static void test_holes(struct fixture *f, gconstpointer unused)
     check_pattern(f->buf + (2 << 20), 2 << 20, 2 << 20);
     g_assert_cmpint(call(f, NBD_CMD_READ, 0, (1 << 20) + 5, 200000), ==, 0);
     g_assert_cmpint(peer_n_holes, ==, 1);
+    /* Small reads are looked at, not asked about. */
+    for (int block = 0; block < 2; block++) {
+        set(&f->disk->would_block, block);
+        g_assert_cmpint(call(f, NBD_CMD_READ, 0, M, 4096), ==, 0);
+        g_assert_cmpint(peer_n_holes, ==, !block);
+        g_assert_cmpint(f->buf[4095], ==, 0);
+        g_assert_cmpint(call(f, NBD_CMD_READ, 0, M - 1, 4096), ==, 0);
+        g_assert_cmpint(peer_n_holes, ==, 0);
+        check_pattern(f->buf, M - 1, 1);
+    }
+    for (int bytes = 0; bytes < 130; bytes++) {
+        g_assert_cmpint(call(f, NBD_CMD_READ, 0, 2 * M - 1000, bytes), ==, 0);
+    }
     g_assert_cmpint(call(f, NBD_CMD_READ, NBD_CMD_FLAG_DF, 0, DISK_BYTES), ==,
                     0);
     g_assert_cmpint(peer_n_holes, ==, 0);
@@ -201,7 +214,7 @@ static void test_writethrough(void)
     fake_node_free(n);
 }
 
-/* ---- many in flight --------------------------------------------------------------- */
+/* ---- many in flight ----------------------------------------------------- */
 
 /* Replies come in any order: count them. */
 static void test_depth(struct fixture *f, gconstpointer unused)
@@ -265,7 +278,7 @@ static void test_disc(struct fixture *f, gconstpointer unused)
     peer_expect_closed(&f->peer);
 }
 
-/* ---- bad requests ------------------------------------------------------------------ */
+/* ---- bad requests ------------------------------------------------------- */
 
 static void test_range(struct fixture *f, gconstpointer unused)
 {
@@ -382,7 +395,7 @@ static void test_sudden_death(struct fixture *f, gconstpointer unused)
     check_read(f, 0, 0, 4096);
 }
 
-/* ---- block status ------------------------------------------------------------------ */
+/* ---- block status ------------------------------------------------------- */
 
 static void set_contexts(struct peer *p, const char *export,
                          const char *const *names, int n)
@@ -420,8 +433,6 @@ static void check_extents(const uint8_t **at, uint32_t id,
     }
     *at += bytes;
 }
-
-enum { M = 1 << 20 };
 
 static void add_status_export(struct fixture *f)
 {
@@ -498,7 +509,7 @@ static void test_block_status(struct fixture *f, gconstpointer unused)
     g_assert_cmpint(peer_call(p, &r, f->buf), ==, NBD_EINVAL);
 }
 
-/* ---- drain -------------------------------------------------------------------------- */
+/* ---- drain -------------------------------------------------------------- */
 
 static void test_drain(struct fixture *f, gconstpointer unused)
 {

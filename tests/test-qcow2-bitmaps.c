@@ -40,7 +40,7 @@ static void make_image(int64_t size, const char *options)
     sh_ok("qemu-img create -q -f qcow2 %s '%s' %" PRId64, options, file, size);
 }
 
-/* ---- commands ----------------------------------------------------------------- */
+/* ---- commands ----------------------------------------------------------- */
 
 static bool try_add(const char *name, uint32_t granularity, bool persistent,
                     bool disabled, struct error **errp)
@@ -107,7 +107,7 @@ static void assert_info(const char *expected)
     g_assert_cmpstr(text, ==, expected);
 }
 
-/* ---- content ------------------------------------------------------------------- */
+/* ---- content ------------------------------------------------------------ */
 
 /* Random writes and a few fixed ones; the bitmaps follow. */
 static void write_pattern(struct image *im, int seed)
@@ -233,7 +233,7 @@ static void test_ones(void)
     teardown();
 }
 
-/* ---- order, flags, in use ------------------------------------------------------- */
+/* ---- order, flags, in use ----------------------------------------------- */
 
 /* COMPAT.md 7: the order in the file and after a reload. */
 static void test_order(void)
@@ -430,7 +430,7 @@ static void test_limits(void)
     teardown();
 }
 
-/* ---- damage ------------------------------------------------------------------------ */
+/* ---- damage ------------------------------------------------------------- */
 
 static void poke(int64_t offset, const void *data, size_t bytes)
 {

@@ -78,7 +78,7 @@ static void test_layout(void)
     stored_directory_free(copy);
 }
 
-/* ---- one entry, changed --------------------------------------------------- */
+/* ---- one entry, changed ------------------------------------------------- */
 
 struct change {
     const char *what;
@@ -258,7 +258,7 @@ static void test_refused(void)
                    " the directory");
 }
 
-/* ---- tables ------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------- */
 
 static void test_table(void)
 {

@@ -111,7 +111,7 @@ int qcow2_bitmaps_read_table(struct qcow2 *s, const struct stored_bitmap *b,
     return ret;
 }
 
-/* ---- which clusters ---------------------------------------------------------- */
+/* ---- which clusters ----------------------------------------------------- */
 
 /* A run of clusters that grows as long as they follow each other. */
 struct run {

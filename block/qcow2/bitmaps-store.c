@@ -57,28 +57,18 @@ static void free_extents(struct qcow2 *s, const GArray *extents)
 static int64_t write_new(struct qcow2 *s, const void *buf, int64_t bytes,
                          GArray *added)
 {
-    g_autofree uint8_t *padded = NULL;
-    int64_t rounded = qcow2_cluster_end(s, bytes), offset;
+    int64_t offset = qcow2_alloc_bytes(s, bytes);
     int ret;
 
-    offset = qcow2_alloc_bytes(s, bytes);
     if (offset < 0) {
         return offset;
     }
     extent_add(added, offset, bytes);
-    if (rounded != bytes) {
-        padded = g_try_malloc0(rounded);
-        if (!padded) {
-            return -ENOMEM;
-        }
-        memcpy(padded, buf, bytes);
-        buf = padded;
-    }
-    ret = qcow2_file_pwrite(s, offset, rounded, buf, 0);
+    ret = qcow2_file_pwrite(s, offset, bytes, buf, 0);
     return ret < 0 ? ret : offset;
 }
 
-/* ---- one bitmap's bits ---------------------------------------------------------- */
+/* ---- one bitmap's bits -------------------------------------------------- */
 
 enum cluster_kind { KIND_ZEROES, KIND_ONES, KIND_MIXED };
 
@@ -156,7 +146,7 @@ static int64_t store_bits(struct qcow2 *s, const struct bits *bits, int64_t n,
     return write_new(s, table, n * 8, added);
 }
 
-/* ---- the directory ----------------------------------------------------------------- */
+/* ---- the directory ------------------------------------------------------ */
 
 /* Write DIR anew.  *EXT is what the header is to say. */
 static int write_directory(struct qcow2 *s, const struct stored_directory *dir,
@@ -215,7 +205,7 @@ static bool replace_directory(struct qcow2 *s, struct stored_directory *dir,
     return true;
 }
 
-/* ---- store at close ---------------------------------------------------------------- */
+/* ---- store at close ----------------------------------------------------- */
 
 static bool is_to_be_stored(const struct dirty_bitmap *bm)
 {
@@ -306,7 +296,7 @@ void qcow2_bitmaps_store(struct qcow2 *s)
     }
 }
 
-/* ---- remove -------------------------------------------------------------------------- */
+/* ---- remove ------------------------------------------------------------- */
 
 static bool remove_held(struct qcow2 *s, const char *name, struct error **errp)
 {

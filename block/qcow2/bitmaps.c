@@ -36,7 +36,7 @@ static void report(const struct qcow2 *s, const struct stored_bitmap *b,
                       node_name(s->node), name, why);
 }
 
-/* ---- loading one bitmap ---------------------------------------------------- */
+/* ---- loading one bitmap ------------------------------------------------- */
 
 struct load {
     struct qcow2 *s;
@@ -137,8 +137,12 @@ static bool make_bitmap(struct qcow2 *s, const struct stored_bitmap *b,
 
     CONTROL_GUARD();
     bm = dirty_bitmap_new(s->node->bitmaps, b->name,
-                          UINT32_C(1) << granularity_bits,
-                          bits ? (int64_t)s->hdr.size : 0, errp);
+                          UINT32_C(1) << granularity_bits, s->hdr.size,
+                          bits ? errp : NULL);
+    if (!bm && !bits) {         /* listed all the same */
+        bm = dirty_bitmap_new(s->node->bitmaps, b->name,
+                              UINT32_C(1) << granularity_bits, 0, errp);
+    }
     if (!bm) {
         bits_free(bits);
         return false;
@@ -176,7 +180,7 @@ static void load_one(struct load *l, struct stored_bitmap *b)
     }
 }
 
-/* ---- open and close ---------------------------------------------------------- */
+/* ---- open and close ----------------------------------------------------- */
 
 static void load_all(struct qcow2 *s, struct stored_directory *dir)
 {
@@ -299,7 +303,7 @@ void qcow2_bitmaps_close(struct qcow2 *s)
     }
 }
 
-/* ---- what can be stored ---------------------------------------------------- */
+/* ---- what can be stored ------------------------------------------------- */
 
 /* Bitmaps that are to be stored and are not in DIR yet; their entries. */
 static unsigned count_new(const struct qcow2 *s,
@@ -321,6 +325,18 @@ static unsigned count_new(const struct qcow2 *s,
     return n;
 }
 
+/* Room for one more, whatever the names, counting some bitmaps twice? */
+static bool surely_has_room(const struct qcow2 *s,
+                            const struct stored_directory *dir)
+{
+    int64_t n = stored_directory_count(dir) + 1 +
+                dirty_bitmap_list_size(s->node->bitmaps);
+
+    return stored_directory_bytes(dir) +
+           n * stored_entry_bytes(STORED_MAX_NAME, 0) <
+           STORED_MAX_DIRECTORY_BYTES;
+}
+
 static bool directory_has_room(struct qcow2 *s, const char *name,
                                struct error **errp)
 {
@@ -333,6 +349,9 @@ static bool directory_has_room(struct qcow2 *s, const char *name,
         error_set(errp, "The image has a bitmap of this name, which was not"
                   " loaded");
         return false;
+    }
+    if (surely_has_room(s, state->dir)) {
+        return true;
     }
     n = stored_directory_count(state->dir) +
         count_new(s, state->dir, &bytes);
@@ -357,6 +376,11 @@ bool qcow2_bitmap_can_store(struct node *n, const char *name,
     control_assert();
     if (s->hdr.version < 3) {
         error_set(errp, "Cannot store dirty bitmaps in qcow2 v2 files");
+        return false;
+    }
+    if (strlen(name) > STORED_MAX_NAME) {
+        error_set(errp, "Name length exceeds maximum (%d characters)",
+                  STORED_MAX_NAME);
         return false;
     }
     if (stored_data_bytes(node_length(n), __builtin_ctz(granularity)) >
@@ -412,7 +436,7 @@ bool qcow2_bitmaps_can_resize(struct qcow2 *s, int64_t length,
     return true;
 }
 
-/* ---- information --------------------------------------------------------------- */
+/* ---- information -------------------------------------------------------- */
 
 static Qcow2BitmapInfo *bitmap_info(const struct stored_bitmap *b)
 {
