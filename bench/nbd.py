@@ -12,7 +12,7 @@ import time
 
 from common import Server, report
 
-SIZE = 1 << 30
+SIZE = 512 << 20
 DEPTH = 32
 BLOCK = 4096
 ROUNDS = 3
@@ -23,7 +23,7 @@ def make_image(path, fmt):
     subprocess.run(['qemu-img', 'create', '-q', '-f', fmt, path, str(SIZE)],
                    check=True)
     subprocess.run(['qemu-io', '-f', fmt, '-c', f'write -q -P 90 0 {SIZE}',
-                    path], check=True)
+                    '-c', 'flush', path], check=True)
 
 
 def options(path, fmt):

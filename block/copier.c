@@ -17,13 +17,15 @@ struct copier {
     copier_progress_fn *progress;   /* may be NULL */
     void *opaque;
     int64_t n_clusters;
+    int64_t piece_bytes;            /* unit of reads and of zeroes: a cluster,
+                                       but no more than a buffer holds */
     struct bits *todo;              /* owned; content atomic (bits.h) */
 
     struct range_lock in_flight;    /* I2 */
 
     /* Protected by lock (rank LOCK_COPIER). */
     struct lock lock;
-    struct buffer *free_buffers;    /* COPIER_CHUNK_BYTES each, or a cluster */
+    struct buffer *free_buffers;    /* COPIER_CHUNK_BYTES each */
 };
 
 struct copier *copier_new(const struct copier_options *options)
@@ -39,6 +41,7 @@ struct copier *copier_new(const struct copier_options *options)
     c = g_new0(struct copier, 1);
     c->o = *options;
     c->n_clusters = n_clusters;
+    c->piece_bytes = MIN(options->cluster_bytes, COPIER_CHUNK_BYTES);
     c->todo = todo;
     range_lock_init(&c->in_flight, "copier-in-flight");
     lock_init(&c->lock, "copier", LOCK_COPIER);
@@ -86,7 +89,7 @@ int64_t copier_length(const struct copier *c)
     return c->o.length;
 }
 
-/* ---- clusters and bytes ----------------------------------------------------------- */
+/* ---- clusters and bytes ------------------------------------------------- */
 
 /* End in bytes of the cluster before CLUSTER. */
 static int64_t end_of(const struct copier *c, int64_t cluster)
@@ -131,12 +134,7 @@ int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
     return end_of(c, start + n) - *run_offset;
 }
 
-/* ---- buffers ------------------------------------------------------------------------ */
-
-static size_t buffer_bytes(const struct copier *c)
-{
-    return MAX((size_t)c->o.cluster_bytes, (size_t)COPIER_CHUNK_BYTES);
-}
+/* ---- buffers ------------------------------------------------------------ */
 
 /* Kept, not freed: mapping and zeroing them anew costs as much as a copy. */
 static void *buffer_get(struct copier *c)
@@ -149,7 +147,7 @@ static void *buffer_get(struct copier *c)
         c->free_buffers = b->next;
     }
     lock_release(&c->lock);
-    return b ? (void *)b : aligned_alloc(4096, buffer_bytes(c));
+    return b ? (void *)b : aligned_alloc(4096, COPIER_CHUNK_BYTES);
 }
 
 static void buffer_put(struct copier *c, void *buf)
@@ -161,14 +159,14 @@ static void buffer_put(struct copier *c, void *buf)
     c->free_buffers = b;
 }
 
-/* ---- one range ------------------------------------------------------------------------ */
+/* ---- one range ---------------------------------------------------------- */
 
-/* Write BUF, but what is zero in whole clusters as zeroes. */
+/* Write BUF, but what is zero in whole pieces as zeroes. */
 static int write_run(struct copier *c, int64_t offset, int64_t bytes,
                      const uint8_t *buf)
 {
     struct node *target = c->o.target->node;
-    int64_t unit = c->o.cluster_bytes, done = 0;
+    int64_t unit = c->piece_bytes, done = 0;
     int ret = 0;
 
     while (done < bytes && ret == 0) {
@@ -233,7 +231,7 @@ static bool zero_at(struct copier *c, struct probe *p, int64_t at, int64_t end)
     return p->zero;
 }
 
-/* Bytes of whole clusters at OFFSET (aligned) that are zero. */
+/* Bytes of whole pieces at OFFSET (aligned) that are zero. */
 static int64_t zero_run(struct copier *c, struct probe *p, int64_t offset,
                         int64_t end)
 {
@@ -242,16 +240,15 @@ static int64_t zero_run(struct copier *c, struct probe *p, int64_t offset,
     while (at < end && zero_at(c, p, at, end)) {
         at = MIN(p->end, end);
     }
-    return at >= end ? end - offset
-                     : (at - offset) & -(int64_t)c->o.cluster_bytes;
+    return at >= end ? end - offset : (at - offset) & -c->piece_bytes;
 }
 
-/* Bytes of whole clusters at OFFSET that are to be read: zeroes shorter than
- * a cluster are. */
+/* Bytes of whole pieces at OFFSET that are to be read: zeroes shorter than a
+ * piece are. */
 static int64_t data_run(struct copier *c, struct probe *p, int64_t offset,
                         int64_t end)
 {
-    int64_t unit = c->o.cluster_bytes, at = offset + unit;
+    int64_t unit = c->piece_bytes, at = offset + unit;
 
     while (at < end && zero_run(c, p, at, MIN(end, at + unit)) == 0) {
         /* All that the last answer covers is data. */
@@ -280,7 +277,7 @@ static int copy_run(struct copier *c, int64_t offset, int64_t end,
             ret = node_pwrite_zeroes(c->o.target->node, offset, n,
                                      BLK_MAY_UNMAP);
         } else {
-            int64_t most = MIN(end, offset + (int64_t)buffer_bytes(c));
+            int64_t most = MIN(end, offset + COPIER_CHUNK_BYTES);
             n = data_run(c, &p, offset, most);
             ret = copy_data(c, offset, n, result);
         }

@@ -90,7 +90,7 @@ void copier_settle(struct copier *c);
 int copier_skip_step(struct copier *c, int64_t *offset);
 
 /*
- * How far [offset, end) reads as zeroes at once, in whole clusters; 0: not at
- * OFFSET.  For runs that are longer than a chunk.
+ * How far [offset, end) reads as zeroes at once, in whole clusters or, where
+ * they are larger, chunks; 0: not at OFFSET.  For runs longer than a chunk.
  */
 int64_t copier_zero_run(struct copier *c, int64_t offset, int64_t end);

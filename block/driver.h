@@ -120,10 +120,11 @@ struct driver {
     /* 0..100: how sure is the format that BUF starts an image of it? */
     int (*probe)(const uint8_t *buf, size_t len, const char *filename);
     /*
-     * Attach children named in OPTIONS: control lock HELD, may yield.
-     * NULL: generic: "file" as ROLE_IMAGE for formats, nothing for protocols.
-     * (backing is attached by the generic layer after open.)
+     * Attach children named in OPTIONS: control lock HELD, may yield.  NULL:
+     * none.  ("file" is attached by the generic layer before, as
+     * file_role(OPTIONS) says, NULL: as ROLE_IMAGE; backing after open.)
      */
+    unsigned (*file_role)(const BlockdevOptions *options);
     bool (*open_children)(struct node *n, const BlockdevOptions *options,
                           struct error **errp);
     /* Read the header, set length_bytes, limits, header_backing_*, load
@@ -176,6 +177,9 @@ struct driver {
     /* -- size and information -------------------------------------------------- */
     int (*truncate)(struct node *n, int64_t length, bool exact,
                     PreallocMode prealloc, struct error **errp); /* drained */
+    /* "file" was resized by somebody else (drained): follow, or not (NULL).
+     * Filters follow without. */
+    void (*child_resized)(struct node *n);
     int64_t (*allocated_bytes)(struct node *n);  /* st_blocks; -errno */
     int64_t (*cluster_bytes)(const struct node *n);
     bool (*reads_zero_when_new)(struct node *n);

@@ -126,7 +126,7 @@ int file_truncate(struct node *n, int64_t length, bool exact,
     return 0;
 }
 
-/* ---- creation --------------------------------------------------------------------- */
+/* ---- creation ----------------------------------------------------------- */
 
 static void set_nocow(int fd)
 {

@@ -31,7 +31,7 @@ static bool is_unsupported(int err)
            err == ENOTTY;
 }
 
-/* ---- read -------------------------------------------------------------------- */
+/* ---- read --------------------------------------------------------------- */
 
 /* All of it; what is behind the end of the file reads as zeroes. */
 static int pread_full(int fd, int64_t offset, int64_t bytes, uint8_t *buf)
@@ -123,7 +123,7 @@ int file_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
     return pread_full(s->fd, offset, bytes, buf);
 }
 
-/* ---- write ------------------------------------------------------------------- */
+/* ---- write -------------------------------------------------------------- */
 
 static ssize_t pwrite_some(struct file_state *s, int64_t offset, int64_t bytes,
                            const void *buf, bool *sync_behind)
@@ -203,7 +203,7 @@ int file_pwrite(struct node *n, int64_t offset, int64_t bytes, const void *buf,
     return pwrite_full(s, offset, bytes, buf, fua);
 }
 
-/* ---- zeroes and discard ---------------------------------------------------------- */
+/* ---- zeroes and discard ------------------------------------------------- */
 
 /* fallocate() of one MODE, -ENOTSUP once *UNSUPPORTED. */
 static int do_fallocate(int fd, int mode, int64_t offset, int64_t bytes,
@@ -324,7 +324,7 @@ int file_pdiscard(struct node *n, int64_t offset, int64_t bytes)
     return ret;
 }
 
-/* ---- flush, copy ------------------------------------------------------------------ */
+/* ---- flush, copy -------------------------------------------------------- */
 
 int file_flush_to_disk(struct node *n)
 {

@@ -36,7 +36,7 @@ static int64_t file_length(int fd)
     return (st.st_size + 511) & ~INT64_C(511);
 }
 
-/* ---- opening --------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------ */
 
 static int open_flags(const struct file_state *s, bool writable)
 {
@@ -153,25 +153,17 @@ static bool check_options(const struct node *n, const BlockdevOptionsFile *o,
     return true;
 }
 
-/* read-only, auto-read-only: which descriptor, and what the node becomes. */
+/* With auto-read-only whether writing is possible shows when it is wanted. */
 static bool open_data_fd(struct node *n, const BlockdevOptions *options,
                          const char *path, struct error **errp)
 {
     struct file_state *s = n->state;
-    bool may_fall_back = options->has_auto_read_only &&
-                         options->auto_read_only;
 
-    s->dynamic = !n->read_only && may_fall_back;
+    s->dynamic = !n->read_only && options->has_auto_read_only &&
+                 options->auto_read_only;
     s->writable = !n->read_only && !s->dynamic;
     s->fd = open_path(path, open_flags(s, s->writable) | O_NONBLOCK, errp);
-    if (s->fd < 0) {
-        return false;
-    }
-    if (s->dynamic && access(path, W_OK) < 0) {
-        n->read_only = true;
-        s->dynamic = false;
-    }
-    return true;
+    return s->fd >= 0;
 }
 
 static void close_fds(struct file_state *s)
@@ -247,7 +239,7 @@ static void file_close(struct node *n)
     file_holes_deinit(&s->holes);
 }
 
-/* ---- permissions --------------------------------------------------------------- */
+/* ---- permissions -------------------------------------------------------- */
 
 static bool lock_new(struct node *n, unsigned perm, unsigned shared,
                      struct error **errp)
@@ -323,7 +315,7 @@ static void file_abort_perm(struct node *n)
     }
 }
 
-/* ---- information ------------------------------------------------------------------ */
+/* ---- information -------------------------------------------------------- */
 
 static int64_t file_allocated_bytes(struct node *n)
 {

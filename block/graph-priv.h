@@ -78,6 +78,11 @@ void node_filenames_changed(void);
  */
 struct node *node_new(const struct driver *drv, const char *name,
                       struct error **errp);
+/* In two steps; without a name a node may not be linked. */
+struct node *node_new_nameless(const struct driver *drv);
+bool node_take_name(struct node *n, const char *name, struct error **errp);
+/* The node that has NAME though it is not published, or NULL.  Borrowed. */
+struct node *node_find_hidden(const char *name);
 /* Into the list of all nodes, newest. */
 void node_publish(struct node *n);
 /* Not yet published, or on its way out. */

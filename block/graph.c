@@ -2,13 +2,13 @@
 /*
  * The graph's nodes: their list, names, references, end.
  *
- * Life        node_new() takes the name; nobody finds the node while it is
- *             opened.  node_publish() puts it into the list.  With the last
- *             reference it leaves list and names at once and is closed with
- *             the control lock given up: parents first, then the children
- *             that nobody else holds.
- * Invariants  I1  A name is in the table from node_new() until the node
- *                 starts to close; node_find() sees published nodes only.
+ * Life        A node takes its name before it is linked or opened; nobody
+ *             finds it while it is opened.  node_publish() puts it into the
+ *             list.  With the last reference it leaves list and names at
+ *             once and is closed with the control lock given up: parents
+ *             first, then the children that nobody else holds.
+ * Invariants  I1  A name is in the table from node_take_name() until the
+ *                 node starts to close; node_find() sees published nodes only.
  *             I2  serial ascends along the list; 0 means not published.
  *             I3  A closing node has no parents and keeps its children until
  *                 driver->close() has returned.
@@ -71,30 +71,44 @@ static char *make_name(const char *name, struct error **errp)
 
 /* ---- making ---------------------------------------------------------------------- */
 
-struct node *node_new(const struct driver *drv, const char *name,
-                      struct error **errp)
+struct node *node_new_nameless(const struct driver *drv)
 {
-    struct node *n;
-    char *own_name;
+    struct node *n = g_new0(struct node, 1);
 
     control_assert();
-    if (!names) {
-        names = g_hash_table_new(g_str_hash, g_str_equal);
-    }
-    own_name = make_name(name, errp);
-    if (!own_name) {
-        return NULL;
-    }
-    n = g_new0(struct node, 1);
     n->driver = drv;
-    n->name = own_name;
     n->state = g_malloc0(drv->state_size);
     n->n_refs = 1;
     n->shared = n->driver_shared = PERM_ALL;
     n->filename = g_strdup("");
     range_lock_init(&n->serialising, "node-serialising");
     n->bitmaps = dirty_bitmap_list_new();
+    return n;
+}
+
+bool node_take_name(struct node *n, const char *name, struct error **errp)
+{
+    g_assert(!n->name);
+    if (!names) {
+        names = g_hash_table_new(g_str_hash, g_str_equal);
+    }
+    n->name = make_name(name, errp);
+    if (!n->name) {
+        return false;
+    }
     g_hash_table_insert(names, n->name, n);
+    return true;
+}
+
+struct node *node_new(const struct driver *drv, const char *name,
+                      struct error **errp)
+{
+    struct node *n = node_new_nameless(drv);
+
+    if (!node_take_name(n, name, errp)) {
+        node_unref(n);
+        return NULL;
+    }
     return n;
 }
 
@@ -135,6 +149,13 @@ struct node *node_find(const char *name)
     control_assert();
     n = names && name ? g_hash_table_lookup(names, name) : NULL;
     return n && n->serial ? n : NULL;
+}
+
+struct node *node_find_hidden(const char *name)
+{
+    struct node *n = names ? g_hash_table_lookup(names, name) : NULL;
+
+    return n && !n->serial ? n : NULL;
 }
 
 struct node *node_lookup(const char *device, const char *node_name,
@@ -216,7 +237,9 @@ static void leave_graph(struct node *n)
     g_assert(!n->parents && !n->closing);
     n->closing = true;
     n_closing++;
-    g_hash_table_remove(names, n->name);
+    if (n->name) {
+        g_hash_table_remove(names, n->name);
+    }
     if (n->serial) {
         *(n->newer ? &n->newer->older : &newest) = n->older;
         if (n->older) {
@@ -224,7 +247,7 @@ static void leave_graph(struct node *n)
         }
     }
     n->newer = n->older = NULL;
-    trace(GRAPH, "node-close node-name=%s", n->name);
+    trace(GRAPH, "node-close node-name=%s", n->name ? n->name : "");
 }
 
 static void node_destroy(struct node *n)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* What the files of the generic I/O layer share: io.c, io-zeroes.c, status.c. */
+/* What the files of the generic I/O layer share. */
 #pragma once
 
 #include "block/driver.h"

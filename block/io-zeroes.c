@@ -19,7 +19,7 @@ struct node *io_filtered(const struct node *n)
     return NULL;
 }
 
-/* ---- zero writes --------------------------------------------------------------- */
+/* ---- zero writes -------------------------------------------------------- */
 
 static int driver_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
                                 unsigned flags)
@@ -131,7 +131,7 @@ int node_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
     return ret;
 }
 
-/* ---- discard -------------------------------------------------------------------- */
+/* ---- discard ------------------------------------------------------------ */
 
 static int driver_pdiscard(struct node *n, int64_t offset, int64_t bytes)
 {
@@ -190,7 +190,7 @@ int node_pdiscard(struct node *n, int64_t offset, int64_t bytes)
     return ret;
 }
 
-/* ---- size ------------------------------------------------------------------------ */
+/* ---- size --------------------------------------------------------------- */
 
 void node_grow_length(struct node *n, int64_t length)
 {
@@ -235,7 +235,7 @@ static bool check_new_length(struct node *n, int64_t length,
     return true;
 }
 
-/* Filters above show the same length. */
+/* Filters and raw above show the same length. */
 static bool length_changed(struct node *n, int64_t length,
                            struct error **errp)
 {
@@ -244,9 +244,13 @@ static bool length_changed(struct node *n, int64_t length,
     atomic_store(&n->length_bytes, length);
     ok = dirty_bitmaps_resize(n->bitmaps, length, errp);
     for (const struct child *c = n->parents; c; c = c->next_parent) {
-        if (c->parent && c->parent->driver->is_filter &&
-            (c->role & ROLE_FILTERED)) {
-            ok = length_changed(c->parent, length, ok ? errp : NULL) && ok;
+        struct node *p = c->parent;
+
+        if (p && p->driver->is_filter && (c->role & ROLE_FILTERED)) {
+            ok = length_changed(p, length, ok ? errp : NULL) && ok;
+        } else if (p && p->driver->child_resized && p->file == c) {
+            p->driver->child_resized(p);
+            ok = length_changed(p, node_length(p), ok ? errp : NULL) && ok;
         }
     }
     return ok;

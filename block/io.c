@@ -47,7 +47,7 @@ static void *bounce_alloc(const struct node *n, int64_t bytes)
     return aligned_alloc(align, (bytes + align - 1) & -align);
 }
 
-/* ---- read ------------------------------------------------------------------ */
+/* ---- read --------------------------------------------------------------- */
 
 static int driver_pread(struct node *n, int64_t offset, int64_t bytes,
                         void *buf, unsigned flags)
@@ -132,7 +132,7 @@ int node_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
     return ret;
 }
 
-/* ---- what all changes have in common ----------------------------------------- */
+/* ---- what all changes have in common ------------------------------------ */
 
 int io_check_write(const struct node *n, int64_t offset, int64_t bytes)
 {
@@ -222,7 +222,7 @@ unsigned io_driver_flags(const struct node *n, unsigned flags,
     return flags & (supported | FLAGS_INFORMATION);
 }
 
-/* ---- write ------------------------------------------------------------------- */
+/* ---- write -------------------------------------------------------------- */
 
 static int driver_pwrite(struct node *n, int64_t offset, int64_t bytes,
                          const void *buf, unsigned flags)
@@ -342,7 +342,7 @@ int node_pwrite(struct node *n, int64_t offset, int64_t bytes, const void *buf,
     return ret;
 }
 
-/* ---- flush -------------------------------------------------------------------- */
+/* ---- flush -------------------------------------------------------------- */
 
 static int flush_own_disk(struct node *n)
 {

@@ -119,7 +119,7 @@ static struct node *open_backing(struct chain *c, struct node *n,
         *goes_on = false;
         /* An empty name is the old way to say null. */
         return ref->u.reference[0] == '\0'
-               ? NULL : open_reference(ref->u.reference, errp);
+               ? NULL : open_reference(c->session, ref->u.reference, errp);
     default:
         return NULL;
     }
@@ -137,11 +137,12 @@ static bool chain_step(struct chain *c, struct node *n, struct node **next,
     *next = NULL;
     note_file(c, n);
     backing = open_backing(c, n, &goes_on, &err);
-    if (!backing) {
-        bool ok = !err;
-
+    if (err) {
+        error_prepend(&err, "Could not open backing file: ");
         error_propagate(errp, g_steal_pointer(&err));
-        return ok;
+    }
+    if (!backing) {
+        return !*errp;
     }
     child = node_attach_child(n, backing, "backing", ROLE_COW, errp);
     *next = child && goes_on ? backing : NULL;
@@ -178,7 +179,7 @@ bool open_backing_chain(struct open_session *s, struct node *n,
     struct chain c = { .session = s, .ids = ids, .resolved = resolved };
     AUTO_ERROR(err);
 
-    for (int depth = 1; n; depth++) {
+    for (int depth = 0; n; depth++) {
         struct node *next;
 
         if (!chain_step(&c, n, &next, &err)) {

@@ -26,8 +26,10 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
 /* With its backing chain. */
 struct node *open_tree(struct open_session *s, const BlockdevOptions *options,
                        const struct open_place *place, struct error **errp);
-/* A node that exists, as an option names it. */
-struct node *open_reference(const char *name, struct error **errp);
+/* A node that exists, or is being opened in this session, as an option names
+ * it. */
+struct node *open_reference(struct open_session *s, const char *name,
+                            struct error **errp);
 /* As open_one(), by name: see open-name.c. */
 struct open_name {
     const char *filename;       /* as filename.h has it */

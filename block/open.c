@@ -85,8 +85,7 @@ static void inherit_options(BlockdevOptions *o, const struct node *parent,
     }
 }
 
-static bool apply_options(struct node *n, const BlockdevOptions *o,
-                          struct error **errp)
+static void apply_options(struct node *n, const BlockdevOptions *o)
 {
     n->read_only = o->read_only;
     n->auto_read_only = o->auto_read_only;
@@ -98,7 +97,11 @@ static bool apply_options(struct node *n, const BlockdevOptions *o,
         o->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
     n->detect_zeroes_unmap = o->has_detect_zeroes &&
         o->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP;
+}
 
+static bool check_options(const struct node *n, const BlockdevOptions *o,
+                          struct error **errp)
+{
     if (n->force_share && !n->read_only) {
         error_set(errp, "force-share=on can only be used with read-only "
                   "images");
@@ -137,19 +140,47 @@ static void session_end(struct open_session *s)
 
 /* ---- one node ---------------------------------------------------------------------- */
 
-static bool open_file_child(struct node *n, const BlockdevOptions *o,
-                            struct node *file, struct error **errp)
+/* The node that REF means for a child of N; owned. */
+static struct node *open_ref(struct node *n, const BlockdevRef *ref,
+                             const char *child_name, unsigned role,
+                             struct error **errp)
 {
+    struct open_place place = { .parent = n, .role = role };
+
+    if (!ref) {
+        error_set(errp, "Parameter '%s' is missing", child_name);
+        return NULL;
+    }
+    return ref->type == QAPI_TYPE_STRING
+           ? open_reference(n->opening, ref->u.reference, errp)
+           : open_tree(n->opening, ref->u.definition, &place, errp);
+}
+
+/*
+ * N gets its name and its children.  What "file" is comes first: of several
+ * things that are wrong QEMU tells those below first.
+ */
+static bool open_children(struct node *n, const char *name, struct node *file,
+                          struct error **errp)
+{
+    const struct driver *drv = n->driver;
+    unsigned role = drv->file_role ? drv->file_role(n->options) : ROLE_IMAGE;
+    bool ok;
+
     if (file) {
-        return node_attach_child(n, file, "file", ROLE_IMAGE, errp);
+        node_ref(file);
+    } else if (!drv->is_protocol) {
+        file = open_ref(n, options_file(n->options), "file", role, errp);
+        if (!file) {
+            return false;
+        }
     }
-    if (n->driver->open_children) {
-        return n->driver->open_children(n, o, errp);
-    }
-    if (n->driver->is_protocol) {
-        return true;
-    }
-    return node_open_child(n, options_file(o), "file", ROLE_IMAGE, errp);
+    ok = check_options(n, n->options, errp) &&
+         node_take_name(n, name, errp) &&
+         (!file || node_attach_child(n, file, "file", role, errp)) &&
+         (!drv->open_children || drv->open_children(n, n->options, errp));
+    node_unref(file);
+    return ok;
 }
 
 /* I2. */
@@ -199,16 +230,13 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
                   BlockdevDriver_str(options->driver));
         return NULL;
     }
-    n = node_new(drv, options->node_name, errp);
-    if (!n) {
-        return NULL;
-    }
+    n = node_new_nameless(drv);
     n->opening = s;
     n->probed = place->probed;
     n->options = BlockdevOptions_clone(options);
     inherit_options(n->options, place->parent, place->role);
-    if (!apply_options(n, n->options, errp) ||
-        !open_file_child(n, n->options, place->file, errp)) {
+    apply_options(n, n->options);
+    if (!open_children(n, options->node_name, place->file, errp)) {
         node_unref(n);
         return NULL;
     }
@@ -247,10 +275,14 @@ struct node *open_tree(struct open_session *s, const BlockdevOptions *options,
     return n;
 }
 
-struct node *open_reference(const char *name, struct error **errp)
+struct node *open_reference(struct open_session *s, const char *name,
+                            struct error **errp)
 {
-    struct node *n = node_lookup(name, name, errp);
+    struct node *n = s ? node_find_hidden(name) : NULL;
 
+    if (!n || n->opening != s) {
+        n = node_lookup(name, name, errp);
+    }
     return n ? node_ref(n) : NULL;
 }
 
@@ -258,19 +290,12 @@ struct child *node_open_child(struct node *n, const BlockdevRef *ref,
                               const char *child_name, unsigned role,
                               struct error **errp)
 {
-    struct open_place place = { .parent = n, .role = role };
     struct child *c = NULL;
     struct node *below;
 
     control_assert();
     g_assert(n->opening);
-    if (!ref) {
-        error_set(errp, "Parameter '%s' is missing", child_name);
-        return NULL;
-    }
-    below = ref->type == QAPI_TYPE_STRING
-            ? open_reference(ref->u.reference, errp)
-            : open_tree(n->opening, ref->u.definition, &place, errp);
+    below = open_ref(n, ref, child_name, role, errp);
     if (below) {
         c = node_attach_child(n, below, child_name, role, errp);
         node_unref(below);
@@ -299,7 +324,7 @@ struct node *node_open(const BlockdevOptions *options, struct error **errp)
 struct node *node_open_ref(const BlockdevRef *ref, struct error **errp)
 {
     return ref->type == QAPI_TYPE_STRING
-           ? open_reference(ref->u.reference, errp)
+           ? open_reference(NULL, ref->u.reference, errp)
            : node_open(ref->u.definition, errp);
 }
 

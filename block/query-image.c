@@ -54,7 +54,8 @@ static ImageInfo *image_info_alone(struct node *n)
 {
     ImageInfo *info = ImageInfo_new0();
     const struct node *storage = storage_node(n);
-    int64_t bytes = allocated_bytes(n), cluster = node_cluster_bytes(n);
+    int64_t bytes = allocated_bytes(n);
+    int64_t cluster = node_cluster_bytes(storage);
 
     info->filename = g_strdup(node_filename(n));
     info->format = g_strdup(node_driver_name(n));

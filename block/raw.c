@@ -23,7 +23,6 @@ struct raw_state {
     int64_t offset;
     _Atomic int64_t end;        /* of the window in the file; INT64_MAX: none */
     bool has_size;
-    bool is_window;             /* offset or size were given */
     bool guarded;
 };
 
@@ -39,14 +38,12 @@ static int raw_probe(const uint8_t *buf, size_t len, const char *filename)
     return 1;           /* anything may be raw, and everything else is likelier */
 }
 
-static bool raw_open_children(struct node *n, const BlockdevOptions *options,
-                              struct error **errp)
+static unsigned raw_file_role(const BlockdevOptions *options)
 {
     const BlockdevOptionsRaw *o = &options->u.raw;
-    bool is_window = o->has_offset || o->has_size;
+    bool is_window = (o->has_offset && o->offset != 0) || o->has_size;
 
-    return node_open_child(n, o->file, "file", ROLE_PRIMARY |
-                           (is_window ? ROLE_DATA : ROLE_FILTERED), errp);
+    return ROLE_PRIMARY | (is_window ? ROLE_DATA : ROLE_FILTERED);
 }
 
 static bool check_window(struct node *n, const BlockdevOptionsRaw *o,
@@ -87,7 +84,6 @@ static int raw_open(struct node *n, const BlockdevOptions *options,
     if (!check_window(n, o, errp)) {
         return -EINVAL;
     }
-    s->is_window = o->has_offset || o->has_size;
     s->has_size = o->has_size;
     s->offset = o->has_offset ? o->offset : 0;
     s->end = o->has_size ? s->offset + o->size : INT64_MAX;
@@ -233,6 +229,17 @@ static int raw_copy_range(struct node *src, int64_t src_offset,
 
 /* ---- size and information -------------------------------------------------------------- */
 
+/* Without a size of its own it ends where the file ends. */
+static void raw_child_resized(struct node *n)
+{
+    const struct raw_state *s = n->state;
+
+    if (!s->has_size) {
+        atomic_store(&n->length_bytes,
+                     MAX(node_length(raw_file(n)) - s->offset, 0));
+    }
+}
+
 static int raw_truncate(struct node *n, int64_t length, bool exact,
                         PreallocMode prealloc, struct error **errp)
 {
@@ -247,6 +254,10 @@ static int raw_truncate(struct node *n, int64_t length, bool exact,
     if (length > BLK_MAX_LENGTH_BYTES - s->offset) {
         error_set(errp, "Disk size too large for the chosen offset");
         return -EINVAL;
+    }
+    if (file->read_only) {
+        error_set(errp, "Image is read-only");
+        return -EACCES;
     }
     if (!file->driver->truncate) {
         error_set(errp, "Image format driver does not support resize");
@@ -312,7 +323,7 @@ const struct driver driver_raw = {
     .may_grow = true,
     .strong_options = raw_strong_options,
     .probe = raw_probe,
-    .open_children = raw_open_children,
+    .file_role = raw_file_role,
     .open = raw_open,
     .refresh_limits = raw_refresh_limits,
     .pread = raw_pread,
@@ -321,6 +332,7 @@ const struct driver driver_raw = {
     .pdiscard = raw_pdiscard,
     .block_status = raw_block_status,
     .copy_range = raw_copy_range,
+    .child_resized = raw_child_resized,
     .truncate = raw_truncate,
     .create = raw_create,
     .reads_zero_when_new = raw_reads_zero_when_new,

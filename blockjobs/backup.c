@@ -38,7 +38,7 @@ static struct backup_job *backup_of(struct job *job)
     return (struct backup_job *)job;
 }
 
-/* ---- the job ------------------------------------------------------------------------ */
+/* ---- the job ------------------------------------------------------------ */
 
 static void backup_progress(void *opaque, int64_t bytes, bool skipped)
 {
@@ -139,7 +139,7 @@ static const struct job_driver backup_driver = {
     .free = backup_free,
 };
 
-/* ---- before the job ------------------------------------------------------------------- */
+/* ---- before the job ----------------------------------------------------- */
 
 struct backup *backup_new(const BackupCommon *common, struct node *source,
                           struct node *target)
@@ -170,7 +170,7 @@ struct node *backup_target(const struct backup *b)
     return b->target;
 }
 
-/* ---- prepare ---------------------------------------------------------------------------- */
+/* ---- prepare ------------------------------------------------------------ */
 
 /* What is to be copied at first. */
 static void fill_todo(struct backup *b, struct copier *copier)

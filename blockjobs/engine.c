@@ -3,13 +3,15 @@
 #include "blockjobs/engine.h"
 
 #include <errno.h>
-#include <unistd.h>
 #include "base/pool.h"
 #include "block/copier.h"
 
 enum {
+    FIRST_WORKERS = 4,                  /* of a burst; more if it helps */
+    MAX_WORKERS = 64,
+    SLOW_COPY_NS = 4 * 1000 * 1000,
     SLICE_NS = 100 * 1000 * 1000,       /* what the speed limit may save up */
-    MAX_ZERO_RUN_BYTES = 256 << 20,     /* of one write of zeroes */
+    MAX_ZERO_RUN_BYTES = 64 << 20,      /* of one write of zeroes */
     IGNORED_ERROR_NS = 10 * 1000 * 1000,/* before what failed is tried again */
 };
 
@@ -37,8 +39,8 @@ struct engine *engine_new(const struct engine_options *options)
     if (e->o.max_chunk_bytes <= 0) {
         e->o.max_chunk_bytes = COPIER_CHUNK_BYTES;
     }
-    if (e->o.max_workers <= 0) {
-        e->o.max_workers = 64;
+    if (e->o.max_workers <= 0 || e->o.max_workers > MAX_WORKERS) {
+        e->o.max_workers = MAX_WORKERS;
     }
     lock_init(&e->lock, "engine", LOCK_COPIER);
     cond_init(&e->burst_over);
@@ -57,7 +59,7 @@ void engine_free(struct engine **ep)
     }
 }
 
-/* ---- speed ------------------------------------------------------------------------ */
+/* ---- speed -------------------------------------------------------------- */
 
 /*
  * A request is let through when its predecessors have been paid for at the
@@ -92,7 +94,7 @@ void engine_set_speed(struct engine *e)
     job_kick(e->o.job);
 }
 
-/* ---- a burst ---------------------------------------------------------------------- */
+/* ---- a burst ------------------------------------------------------------ */
 
 static bool burst_should_stop(struct engine *e)
 {
@@ -159,6 +161,27 @@ static void note_error(struct engine *e, int ret, bool is_read)
     }
 }
 
+static void pool_worker(void *opaque);
+
+/* A copy that takes long mostly waits: then more of them at once help.  Where
+ * copies are quick, what is in flight goes through the same cache. */
+static void grow_if_slow(struct engine *e, int64_t started_ns)
+{
+    int limit = job_speed(e->o.job) ? 1 : e->o.max_workers;
+
+    if (clock_ns() - started_ns < SLOW_COPY_NS) {
+        return;
+    }
+    lock_acquire(&e->lock);
+    if (e->n_workers >= limit || e->pass_over || e->error) {
+        lock_release(&e->lock);
+        return;
+    }
+    e->n_workers++;
+    lock_release(&e->lock);
+    pool_submit(pool_worker, e);
+}
+
 static void work(struct engine *e)
 {
     struct copier_result result;
@@ -166,10 +189,13 @@ static void work(struct engine *e)
     int ret;
 
     while (take_next(e, &offset, &bytes)) {
+        int64_t started_ns = clock_ns();
         widen_zero_run(e, offset, &bytes);
         ret = copier_copy(e->o.copier, offset, bytes, &result);
         if (ret < 0) {
             note_error(e, ret, result.is_read);
+        } else {
+            grow_if_slow(e, started_ns);
         }
     }
 }
@@ -190,19 +216,10 @@ static void pool_worker(void *opaque)
     leave_burst(e);
 }
 
-/* Threads that wait for disks are more than processors, but not by much: what
- * is in flight goes through the same cache. */
-static int worker_count(struct engine *e)
-{
-    int useful = CLAMP(2 * (int)sysconf(_SC_NPROCESSORS_ONLN), 4, 16);
-
-    /* With a limit the order of copies is what a reader expects. */
-    return job_speed(e->o.job) ? 1 : MIN(e->o.max_workers, useful);
-}
-
 static void burst(struct engine *e)
 {
-    int n = worker_count(e);
+    /* With a limit the order of copies is what a reader expects. */
+    int n = job_speed(e->o.job) ? 1 : MIN(e->o.max_workers, FIRST_WORKERS);
 
     lock_acquire(&e->lock);
     e->n_workers = n;
@@ -218,7 +235,7 @@ static void burst(struct engine *e)
     }
 }
 
-/* ---- the loop ------------------------------------------------------------------------ */
+/* ---- the loop ----------------------------------------------------------- */
 
 /* Nothing in flight.  0: go on (perhaps after the pause that was asked for). */
 static int handle_error(struct engine *e, int ret, bool is_read)

@@ -9,7 +9,7 @@
 #include "blockjobs/backup-priv.h"
 #include "qapi/qapi-commands.h"
 
-/* ---- blockdev-backup ------------------------------------------------------------ */
+/* ---- blockdev-backup ---------------------------------------------------- */
 
 struct backup *backup_new_blockdev(const BlockdevBackup *args,
                                    struct error **errp)
@@ -28,7 +28,7 @@ struct backup *backup_new_blockdev(const BlockdevBackup *args,
                       node_ref(target));
 }
 
-/* ---- drive-backup: the target ------------------------------------------------------ */
+/* ---- drive-backup: the target ------------------------------------------- */
 
 struct new_image {
     const char *filename, *format;
@@ -197,7 +197,7 @@ struct backup *backup_new_drive(const DriveBackup *args, struct error **errp)
     return backup_new(common, source, target);
 }
 
-/* ---- commands -------------------------------------------------------------------------- */
+/* ---- commands ----------------------------------------------------------- */
 
 static bool run_alone(struct backup *b, struct error **errp)
 {

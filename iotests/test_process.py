@@ -29,7 +29,7 @@ def test_help_and_version(setup):
         assert option in text
     code, text = run_tool(binary(setup), '--version', check=False, timeout=10)
     assert code == 0
-    assert os.path.basename(binary(setup)) in text
+    assert ('blockjobd' if setup.kind == 'blockjobd' else 'qemu') in text
     assert re.search(r'[0-9]+\.[0-9]+', text)
 
 

@@ -65,6 +65,7 @@ struct nbd_conn {
     size_t rx_start, rx_end;        /* unread: [start, end) */
     uint8_t *tx;                    /* NBD_TX_BYTES and one more reply */
     size_t tx_len;
+    int64_t slow_until_ns;          /* writes go to workers until then */
 
     /* Protected by lock (rank LOCK_NBD_CONN). */
     struct lock lock;

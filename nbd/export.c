@@ -114,8 +114,7 @@ struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
     struct nbd_export *e = g_new0(struct nbd_export, 1);
     struct root_options root = {
         .name = "root", .ops = &export_root_ops, .opaque = e,
-        .perm = PERM_CONSISTENT_READ,
-        .shared = PERM_ALL & ~PERM_RESIZE,  /* clients know the size */
+        .perm = PERM_CONSISTENT_READ, .shared = PERM_ALL,
     };
 
     control_assert();
@@ -136,7 +135,10 @@ struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
         root.perm |= PERM_WRITE;
     }
     e->root = root_new(options->node, &root, errp);
-    if (!e->root) {
+    /* In two steps as QEMU does it: of two conflicts the same one is told.
+     * Clients know the size, so it stays. */
+    if (!e->root || !root_set_perm(e->root, root.perm, PERM_ALL & ~PERM_RESIZE,
+                                   errp)) {
         nbd_export_abandon(e);
         return NULL;
     }

@@ -134,21 +134,27 @@ static int wanted_family(const struct nbd_inet_address *a)
     return AF_UNSPEC;
 }
 
-static bool parse_port(const char *text, uint16_t *port, struct error **errp)
+static void set_resolve_error(struct error **errp,
+                              const struct nbd_inet_address *a, int gai_error)
 {
-    struct servent *service;
-    char *end;
-    unsigned long value;
+    error_set(errp, "address resolution failed for %s:%s: %s",
+              a->host ? a->host : "", a->port, gai_strerror(gai_error));
+}
 
-    errno = 0;
-    value = strtoul(text, &end, 10);
-    if (*text && !*end && errno == 0 && value <= UINT16_MAX && *text != '-') {
+/* A number, or the name of a service. */
+static bool parse_port(const struct nbd_inet_address *a, uint16_t *port,
+                       struct error **errp)
+{
+    const struct servent *service;
+    guint64 value;
+
+    if (g_ascii_string_to_unsigned(a->port, 10, 0, UINT16_MAX, &value, NULL)) {
         *port = value;
         return true;
     }
-    service = *text && *end ? getservbyname(text, "tcp") : NULL;
+    service = getservbyname(a->port, "tcp");
     if (!service) {
-        error_set(errp, "address resolution failed for port '%s'", text);
+        set_resolve_error(errp, a, EAI_SERVICE);
         return false;
     }
     *port = ntohs(service->s_port);
@@ -244,8 +250,7 @@ static struct addrinfo *resolve(const struct nbd_inet_address *a,
     }
     ret = getaddrinfo(host, "0", &hints, &list);
     if (ret != 0) {
-        error_set(errp, "address resolution failed for %s:%s: %s",
-                  a->host ? a->host : "", a->port, gai_strerror(ret));
+        set_resolve_error(errp, a, ret);
         return NULL;
     }
     return list;
@@ -259,7 +264,7 @@ struct nbd_listener *nbd_listen_inet(const struct nbd_inet_address *a,
     uint16_t first;
     int ret = 0;
 
-    if (!parse_port(a->port, &first, errp)) {
+    if (!parse_port(a, &first, errp)) {
         return NULL;
     }
     list = resolve(a, errp);
@@ -275,7 +280,9 @@ struct nbd_listener *nbd_listen_inet(const struct nbd_inet_address *a,
     }
     freeaddrinfo(list);
     if (ret < 0) {
-        error_set_errno(errp, -ret, "Failed to find an available port");
+        error_set_errno(errp, -ret, ret == -EADDRINUSE
+                        ? "Failed to find an available port"
+                        : "Failed to bind socket");
         nbd_listener_close(&l);
     }
     return l;

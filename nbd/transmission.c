@@ -16,6 +16,13 @@
 enum {
     /* Fewer zeroes than these are sent as data. */
     ZERO_MIN_BYTES = 64,
+    /*
+     * A write into the page cache waits after all when the host has too much
+     * dirty memory.  Once one took so long, others are given to workers for
+     * a while, so that what comes behind them does not wait, too.
+     */
+    SLOW_WRITE_NS = 5 * 1000 * 1000,
+    SLOW_PERIOD_NS = 200 * 1000 * 1000,
 };
 
 /* ---- receiving ---------------------------------------------------------- */
@@ -251,12 +258,18 @@ static bool write_inline(struct nbd_conn *c, const struct nbd_request *r)
 {
     uint8_t reply[NBD_REPLY_MAX_BYTES];
     struct node *n = enter(c, r);
+    int64_t begin_ns, end_ns;
     int ret = -EIO;
 
     if (n) {
+        begin_ns = clock_ns();
         ret = node_pwrite(n, r->offset, r->length, c->rx + c->rx_start,
                           BLK_NOWAIT);
+        end_ns = clock_ns();
         root_leave(c->export->root);
+        if (G_UNLIKELY(end_ns - begin_ns > SLOW_WRITE_NS)) {
+            c->slow_until_ns = end_ns + SLOW_PERIOD_NS;
+        }
     }
     if (ret == -EAGAIN) {
         return false;
@@ -284,10 +297,24 @@ static bool submit(struct nbd_conn *c, const struct nbd_request *r,
     return true;
 }
 
+static bool may_write_inline(struct nbd_conn *c, const struct nbd_request *r)
+{
+    if (r->length > NBD_INLINE_WRITE_BYTES ||
+        (r->flags & NBD_CMD_FLAG_FUA) || c->export->writethrough) {
+        return false;
+    }
+    if (G_UNLIKELY(c->slow_until_ns > 0)) {
+        if (clock_ns() < c->slow_until_ns) {
+            return false;
+        }
+        c->slow_until_ns = 0;
+    }
+    return true;
+}
+
 static bool serve_write(struct nbd_conn *c, const struct nbd_request *r)
 {
-    if (r->length <= NBD_INLINE_WRITE_BYTES && !(r->flags & NBD_CMD_FLAG_FUA) &&
-        !c->export->writethrough) {
+    if (may_write_inline(c, r)) {
         if (!rx_fill(c, r->length)) {
             return false;
         }

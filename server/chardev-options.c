@@ -24,7 +24,7 @@ void chardev_options_free(struct chardev_options *o)
     }
 }
 
-/* ---- text to keys and values ---------------------------------------------------- */
+/* ---- text to keys and values -------------------------------------------- */
 
 /* TEXT with its old switches written out. */
 static char *expand_switches(const char *text)
@@ -119,7 +119,7 @@ static bool take_reconnect(json_t *object, struct chardev_options *o,
     return true;
 }
 
-/* ---- checks ------------------------------------------------------------------------ */
+/* ---- checks ------------------------------------------------------------- */
 
 static bool check_id(const char *id, struct error **errp)
 {
@@ -179,6 +179,11 @@ static bool take_socket(json_t *object, struct chardev_options *o,
     }
     if (o->host && !o->port) {
         error_set(errp, "chardev: socket: no port given");
+        return false;
+    }
+    if (o->port && o->port[strspn(o->port, "0123456789")] == '\0' &&
+        (strlen(o->port) > 5 || atoi(o->port) > 65535)) {
+        error_set(errp, "Port '%s' is out of range", o->port);
         return false;
     }
     if (o->port && !o->host) {

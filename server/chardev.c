@@ -41,7 +41,7 @@ static bool closed;                     /* chardev_close_all() was called */
 static void chardev_free(struct chardev *c);
 static void connected_again(void *arg);
 
-/* ---- connections ----------------------------------------------------------------- */
+/* ---- connections -------------------------------------------------------- */
 
 static void prepare_connection(int fd)
 {
@@ -158,7 +158,7 @@ void chardev_hung_up(struct chardev *c)
     }
 }
 
-/* ---- life ------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 /* Remember the socket file, to remove it at the end if it still is ours. */
 static void remember_path(struct chardev *c, const char *path)

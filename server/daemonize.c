@@ -83,7 +83,7 @@ void daemon_ready(void)
     ready_fd = -1;
 }
 
-/* ---- pid file ---------------------------------------------------------------------- */
+/* ---- pid file ----------------------------------------------------------- */
 
 /* Is PATH still the file that FD is? */
 static bool is_file_at(int fd, const char *path)

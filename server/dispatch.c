@@ -42,7 +42,7 @@ static void request_free(struct request *r)
     g_free(r);
 }
 
-/* ---- checks ------------------------------------------------------------------------ */
+/* ---- checks ------------------------------------------------------------- */
 
 /* Take the command's name from member KEY. */
 static bool take_name(const char *key, json_t *value, const char **name,
@@ -137,7 +137,7 @@ static bool check_request(struct request *r, struct error **errp)
     return true;
 }
 
-/* ---- replies -------------------------------------------------------------------------- */
+/* ---- replies ------------------------------------------------------------ */
 
 /* A file name in an error's text need not be UTF-8. */
 static json_t *make_text(const char *text)
@@ -173,7 +173,7 @@ static void reply(struct request *r, json_t *ret, const struct error *err)
     json_decref(message);
 }
 
-/* ---- running ---------------------------------------------------------------------------- */
+/* ---- running ------------------------------------------------------------ */
 
 /* Run R's command and reply. */
 static void execute(struct request *r)
@@ -242,7 +242,7 @@ static void run(struct request *r)
     pool_submit(execute_in_worker, r);
 }
 
-/* ---- turns ---------------------------------------------------------------------------------- */
+/* ---- turns -------------------------------------------------------------- */
 
 static bool is_out_of_band(const struct session *s, const json_t *value)
 {

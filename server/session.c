@@ -28,7 +28,7 @@ static int n_started;
 
 static void session_close(struct session *s);
 
-/* ---- references ------------------------------------------------------------------- */
+/* ---- references --------------------------------------------------------- */
 
 void session_ref(struct session *s)
 {
@@ -56,7 +56,7 @@ struct session *session_next(const struct session *s)
     return s ? s->next : sessions;
 }
 
-/* ---- writing ------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 
 char *session_line(const json_t *json, bool pretty, size_t *len)
 {
@@ -98,7 +98,7 @@ static void wake_output(void *opaque)
     }
 }
 
-/* ---- reading --------------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 
 static bool may_take(const struct session *s)
 {
@@ -273,7 +273,7 @@ void session_continue_later(struct session *s)
     loop_defer(continue_deferred, s);
 }
 
-/* ---- life ---------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static void greet(struct session *s)
 {

@@ -5,9 +5,10 @@
  * Invariants  I1  In-band commands of a session run one after another, in the
  *                 order in which they came; a reply is written, with the
  *                 control lock held, before the next one starts.
- *             I2  Nothing is read while SESSION_MAX_* requests wait or run, while
- *                 the client lets replies pile up, or after the shutdown has
- *                 begun: what a client can make us keep is bounded.
+ *             I2  Nothing is read while SESSION_MAX_* requests wait or run,
+ *                 while the client lets replies pile up, or after the
+ *                 shutdown has begun: what a client can make us keep is
+ *                 bounded.
  *             I3  Sessions end in the loop's thread.  Whoever else needs one
  *                 holds a reference.
  * Threads     Control lock held, unless a comment says otherwise.

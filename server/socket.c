@@ -34,7 +34,7 @@ static int fail(int fd)
     return -1;
 }
 
-/* ---- unix ---------------------------------------------------------------------- */
+/* ---- unix --------------------------------------------------------------- */
 
 static bool make_unix_address(const char *path, struct sockaddr_un *address,
                               struct error **errp)
@@ -151,7 +151,7 @@ int socket_connect_unix(const char *path, struct error **errp)
     return fd;
 }
 
-/* ---- TCP ----------------------------------------------------------------------- */
+/* ---- TCP ---------------------------------------------------------------- */
 
 static struct addrinfo *look_up(const struct socket_inet *address, int flags,
                                 struct error **errp)
@@ -242,7 +242,7 @@ int socket_connect_inet(const struct socket_inet *address,
     return fd;
 }
 
-/* ---- inherited ------------------------------------------------------------------- */
+/* ---- inherited ---------------------------------------------------------- */
 
 int socket_take_fd(const char *text, bool *listening, struct error **errp)
 {

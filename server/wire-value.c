@@ -62,7 +62,7 @@ builder_fail(struct wire_builder *b, const char *fmt, ...)
     g_ptr_array_set_size(b->open, 0);
 }
 
-/* ---- strings --------------------------------------------------------------- */
+/* ---- strings ------------------------------------------------------------ */
 
 /* Value of four hexadecimal digits, or -1.  P may end (NUL, quote) early. */
 static int parse_hex4(const char *p)
@@ -157,7 +157,7 @@ static json_t *make_string(struct wire_builder *b, const char *text,
     return string;
 }
 
-/* ---- other scalars ------------------------------------------------------------ */
+/* ---- other scalars ------------------------------------------------------ */
 
 static json_t *make_number(struct wire_builder *b, enum wire_token token,
                            const char *text, size_t len)
@@ -207,7 +207,7 @@ static json_t *make_keyword(struct wire_builder *b, const char *text,
     return NULL;
 }
 
-/* ---- structure ------------------------------------------------------------------ */
+/* ---- structure ---------------------------------------------------------- */
 
 static json_t *innermost(struct wire_builder *b)
 {

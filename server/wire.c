@@ -80,7 +80,7 @@ static void end_value(struct wire *w)
     w->dropping = false;
 }
 
-/* ---- lexer ------------------------------------------------------------------ */
+/* ---- lexer -------------------------------------------------------------- */
 
 /* UTF-8 as such is checked with the whole string. */
 static inline bool is_string_byte(uint8_t c)
@@ -216,7 +216,7 @@ static enum lex_state lex_first(char c, enum wire_token *token)
     }
 }
 
-/* ---- framing ------------------------------------------------------------------- */
+/* ---- framing ------------------------------------------------------------ */
 
 /* Do the brackets of the value balance, or never will? */
 static bool is_whole(const struct wire *w)

@@ -112,6 +112,14 @@ struct root *root_new(struct node *node, const struct root_options *options,
     return r;
 }
 
+bool root_set_perm(struct root *r, unsigned perm, unsigned shared,
+                   struct error **errp)
+{
+    r->options.perm = perm;
+    r->options.shared = shared;
+    return true;
+}
+
 void root_free(struct root **r)
 {
     struct root **link = &roots;
@@ -197,6 +205,9 @@ static int request_begin(struct node *node, int64_t offset, int64_t bytes,
         COUNT(n->n_nowait);
         if (LOAD(n->would_block)) {
             return -EAGAIN;
+        }
+        if (LOAD(n->nowait_delay_us)) {
+            g_usleep(LOAD(n->nowait_delay_us));
         }
     } else if (LOAD(n->delay_us)) {
         g_usleep(LOAD(n->delay_us));

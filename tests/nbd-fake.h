@@ -23,6 +23,7 @@ struct fake_node {
     bool would_block;           /* BLK_NOWAIT gives -EAGAIN */
     int fail;                   /* < 0: every request fails with it */
     int delay_us;               /* every request that may wait */
+    int nowait_delay_us;        /* those that should not, do */
 
     /* Counters; atomic. */
     int n_reads, n_nowait, n_writes, n_flushes, n_fua, n_zeroes, n_unmap,

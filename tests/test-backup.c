@@ -181,7 +181,7 @@ static void guest_write(int64_t offset, int64_t bytes, int value)
     memset(model + offset, value, bytes);
 }
 
-/* ---- order of events, arguments ------------------------------------------------ */
+/* ---- order of events, arguments ----------------------------------------- */
 
 #define SUCCESS_LOG "created running paused running waiting pending " \
                     "BLOCK_JOB_COMPLETED concluded null "
@@ -243,7 +243,7 @@ static void test_refused(void)
     teardown();
 }
 
-/* ---- the point in time ------------------------------------------------------------ */
+/* ---- the point in time -------------------------------------------------- */
 
 static int guest_stop;          /* atomic */
 
@@ -330,7 +330,7 @@ static void test_none(void)
     teardown();
 }
 
-/* ---- undo: as if nothing had happened ------------------------------------------------ */
+/* ---- undo: as if nothing had happened ----------------------------------- */
 
 static void test_undo(void)
 {
@@ -352,7 +352,8 @@ static void test_undo(void)
     g_assert_true(dirty_bitmap_busy(bm));
     backup_undo(&b);
     drain_end(&drain);
-    g_assert_cmpstr(log_text->str, ==, "created null ");
+    g_assert_cmpstr(log_text->str, ==,
+                    "created aborting concluded null ");
     g_assert_false(dirty_bitmap_busy(bm));
     g_assert_cmpint(dirty_bitmap_count(bm), ==, CLUSTER);
     guest_write(5 * CLUSTER, 1, 1);
@@ -360,7 +361,7 @@ static void test_undo(void)
     teardown();
 }
 
-/* ---- bitmaps --------------------------------------------------------------------------- */
+/* ---- bitmaps ------------------------------------------------------------ */
 
 /* S = clusters 1 and 3; N = cluster 5, written while the job runs. */
 static int64_t run_with_bitmap(BitmapSyncMode mode, bool cancel)
@@ -425,7 +426,7 @@ static void test_bitmap_modes(void)
                     S3 | N);
 }
 
-/* ---- errors -------------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------- */
 
 /* Writes behind BYTES of any file fail with EFBIG, until it is RLIM_INFINITY. */
 static void limit_files(rlim_t bytes)
@@ -542,7 +543,7 @@ static void test_cbw_break_snapshot(void)
     teardown();
 }
 
-/* ---- pause, speed, cancel ------------------------------------------------------------------- */
+/* ---- pause, speed, cancel ----------------------------------------------- */
 
 static void test_pause(void)
 {

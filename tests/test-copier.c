@@ -166,7 +166,7 @@ static uint8_t *target_data(struct world *w)
     return ((struct mem_state *)w->target.state)->data;
 }
 
-/* ---- one thread --------------------------------------------------------------- */
+/* ---- one thread --------------------------------------------------------- */
 
 static void test_all_at_once(void)
 {
@@ -251,7 +251,7 @@ static void test_failure(void)
     world_teardown(&w);
 }
 
-/* ---- guests and background at once ----------------------------------------------- */
+/* ---- guests and background at once -------------------------------------- */
 
 enum { N_GUESTS = 3, N_COPIERS = 3, GUEST_UNITS = N_UNITS / N_GUESTS };
 

@@ -197,7 +197,7 @@ static void test_auto_read_only(void)
     drop_file();
 }
 
-/* ---- QEMU's tools as oracles ---------------------------------------------------- */
+/* ---- QEMU's tools as oracles -------------------------------------------- */
 
 /* Exit status of PROGRAM's run; its stderr goes to *TEXT. */
 static int run_tool(char **text, const char *program, ...)

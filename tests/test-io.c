@@ -14,7 +14,7 @@
 #include "block/file-priv.h"
 #include "block/zeroes.h"
 
-/* ---- a driver that checks what it is given ------------------------------------- */
+/* ---- a driver that checks what it is given ------------------------------ */
 
 enum { MEM_BYTES = 256 * 1024, MEM_ALIGN = 4096 };
 
@@ -146,7 +146,7 @@ static void *random_bytes(GRand *rnd, size_t bytes)
     return buf;
 }
 
-/* ---- one thread against a model ---------------------------------------------------- */
+/* ---- one thread against a model ----------------------------------------- */
 
 static void test_model(void)
 {
@@ -181,7 +181,7 @@ static void test_model(void)
     node_teardown(&n);
 }
 
-/* ---- many threads, each with bytes of its own in shared blocks ----------------------- */
+/* ---- many threads, each with bytes of its own in shared blocks ---------- */
 
 enum { N_THREADS = 4 };
 static struct node shared_node;
@@ -233,7 +233,7 @@ static void test_unaligned_threads(void)
     node_teardown(&shared_node);
 }
 
-/* ---- rules ------------------------------------------------------------------------------ */
+/* ---- rules -------------------------------------------------------------- */
 
 static void test_ranges(void)
 {
@@ -343,7 +343,7 @@ static void test_buffer_is_zero(void)
     }
 }
 
-/* ---- the file driver --------------------------------------------------------------------- */
+/* ---- the file driver ---------------------------------------------------- */
 
 static char *temp_path(void)
 {

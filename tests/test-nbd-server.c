@@ -167,8 +167,12 @@ static void test_start_errors(struct fixture *f, gconstpointer unused)
     EXPECT("No TLS credentials with id 't0'", "nbd-server-start",
            "{'addr': {'type': 'unix', 'data': {'path': 'a'}}, "
            "'tls-creds': 't0'}");
-    EXPECT("address resolution failed for port '99999'", "nbd-server-start",
-           INET, "127.0.0.1", "99999");
+    EXPECT("address resolution failed for 127.0.0.1:99999: Servname not "
+           "supported for ai_socktype", "nbd-server-start", INET, "127.0.0.1",
+           "99999");
+    EXPECT("address resolution failed for 127.0.0.1:-1: Servname not "
+           "supported for ai_socktype", "nbd-server-start", INET, "127.0.0.1",
+           "-1");
     EXPECT("Cannot disable IPv4 and IPv6 at same time", "nbd-server-start",
            "{'addr': {'type': 'inet', 'data': {'host': '', 'port': '0', "
            "'ipv4': false, 'ipv6': false}}}");
@@ -385,6 +389,31 @@ static void test_stop_with_clients(struct fixture *f, gconstpointer unused)
     }
 }
 
+/* Clients that do not read what they asked for: sending waits for them. */
+static void test_stop_while_sending(struct fixture *f, gconstpointer unused)
+{
+    struct peer_request r = { .cmd = NBD_CMD_READ, .length = 65536 };
+    int64_t begin_ns;
+    struct peer p[2];
+
+    start(f, "");
+    OK("nbd-server-add", "{'device': 'disk'}");
+    for (int i = 0; i < 2; i++) {
+        __atomic_store_n(&f->disk->would_block, i, __ATOMIC_RELAXED);
+        peer_go(&p[i], f->path, "disk", true);
+        for (int k = 0; k < 100; k++) {
+            peer_request(&p[i], &r);
+        }
+        g_usleep(100000);
+    }
+    begin_ns = clock_ns();
+    OK("nbd-server-stop", "{}");
+    g_assert_cmpint(clock_ns() - begin_ns, <, INT64_C(2000000000));
+    for (int i = 0; i < 2; i++) {
+        peer_expect_closed(&p[i]);
+    }
+}
+
 static bool has_greeting(struct peer *p, int timeout_ms)
 {
     struct pollfd poll_fd = { .fd = p->fd, .events = POLLIN };
@@ -531,6 +560,7 @@ int main(int argc, char **argv)
     ADD("safe-after-leaving", test_safe_after_leaving);
     ADD("hard-while-busy", test_hard_while_busy);
     ADD("stop-with-clients", test_stop_with_clients);
+    ADD("stop-while-sending", test_stop_while_sending);
     ADD("max-connections", test_max_connections);
     ADD("inet", test_inet);
     ADD("fd", test_fd);

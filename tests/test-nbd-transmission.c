@@ -115,6 +115,23 @@ static void test_write(struct fixture *f, gconstpointer structured)
     check_read(f, 0, 100 + (1 << 20), 4096);
 }
 
+/* A disk whose writes wait though they should not gets them in parallel. */
+static void test_slow_writes(struct fixture *f, gconstpointer unused)
+{
+    int n_nowait;
+
+    f->disk->nowait_delay_us = 10000;
+    g_assert_cmpint(call(f, NBD_CMD_WRITE, 0, 0, 512), ==, 0);
+    n_nowait = f->disk->n_nowait;
+    g_assert_cmpint(n_nowait, ==, 1);
+    g_assert_cmpint(call(f, NBD_CMD_WRITE, 0, 0, 512), ==, 0);
+    g_assert_cmpint(f->disk->n_nowait, ==, n_nowait);
+    g_usleep(250000);
+    g_assert_cmpint(call(f, NBD_CMD_WRITE, 0, 0, 512), ==, 0);
+    g_assert_cmpint(f->disk->n_nowait, ==, n_nowait + 1);
+    g_assert_cmpint(f->disk->n_writes, ==, 3);
+}
+
 static void test_holes(struct fixture *f, gconstpointer unused)
 {
     f->disk->hole_offset = 1 << 20;
@@ -560,6 +577,7 @@ int main(int argc, char **argv)
     g_test_init(&argc, &argv, NULL);
     ADD("read", test_read);
     ADD("write", test_write);
+    ADD1("slow-writes", test_slow_writes, NULL);
     ADD1("holes", test_holes, "");
     ADD("fua-flush", test_fua_flush);
     ADD("write-zeroes", test_write_zeroes);

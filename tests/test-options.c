@@ -8,7 +8,7 @@
 #include <glib.h>
 #include "server/chardev-options.h"
 
-/* ---- the list -------------------------------------------------------------------- */
+/* ---- the list ----------------------------------------------------------- */
 
 static bool parse(const char *line, GArray *options, struct error **errp)
 {
@@ -89,7 +89,7 @@ static void test_help(void)
     free(text);
 }
 
-/* ---- channels ------------------------------------------------------------------------ */
+/* ---- channels ----------------------------------------------------------- */
 
 static char *describe(const struct chardev_options *o)
 {
@@ -144,6 +144,7 @@ static void test_chardev(void)
         "socket,id=a,path=/x,host=b,port=1",
         "One of 'path', 'fd' or 'host' option required",
         "socket,id=a,host=h", "chardev: socket: no port given",
+        "socket,id=a,host=h,port=65536", "Port '65536' is out of range",
         "socket,id=a,path=/x,foo=1", "Invalid parameter 'foo'",
         "stdio,id=a,path=/x", "Invalid parameter 'path'",
         "socket,id=a,path=/x,server=maybe",

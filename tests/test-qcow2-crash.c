@@ -288,6 +288,8 @@ int main(int argc, char **argv)
           "'refcount-cache-size': 512", NULL },
         { "snapshot", "-o cluster_size=1k", NO_SYNC,
           "qemu-img snapshot -c s '%s'" },
+        { "extended", "-o cluster_size=16k,extended_l2=on", NO_SYNC,
+          "qemu-img snapshot -c s '%s'" },
         { "lazy", "-o lazy_refcounts=on,cluster_size=4k", NO_SYNC, NULL,
           true },
         { "lazy-512", "-o lazy_refcounts=on,cluster_size=512,refcount_bits=64",

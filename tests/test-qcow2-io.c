@@ -41,7 +41,7 @@ static void fill(struct rng *r, uint8_t *buf, int64_t bytes)
     }
 }
 
-/* ---- one worker: owns the blocks whose number is its own modulo all --------- */
+/* ---- one worker: owns the blocks whose number is its own modulo all ---- */
 
 struct worker {
     struct root *root;
@@ -175,7 +175,7 @@ static void run_workers(struct image *im, uint8_t *model, int64_t block,
     }
 }
 
-/* ---- cases ------------------------------------------------------------------------ */
+/* ---- cases ------------------------------------------------------------- */
 
 struct image_case {
     const char *name;
@@ -206,6 +206,14 @@ static const struct image_case cases[] = {
       4, 300 },
     { "no-unref", "-o cluster_size=16k", "'discard': 'unmap', "
       "'discard-no-unref': true", 50000, 4, 300 },
+    { "extended", "-o extended_l2=on", "'discard': 'unmap'", 30000, 4, 400 },
+    { "extended-16k", "-o extended_l2=on,cluster_size=16k",
+      "'discard': 'unmap'", 9000, 4, 500 },
+    { "extended-2M", "-o extended_l2=on,cluster_size=2M", "", 90000, 4, 200 },
+    { "extended-metadata", "-o extended_l2=on,preallocation=metadata",
+      "'discard': 'unmap'", 30000, 4, 300 },
+    { "extended-no-unref", "-o extended_l2=on", "'discard': 'unmap', "
+      "'discard-no-unref': true", 30000, 4, 300 },
     { "pass-other", "-o cluster_size=4k", "'discard': 'unmap', "
       "'pass-discard-other': true", 50000, 4, 300 },
 };
@@ -229,7 +237,7 @@ static void test_case(gconstpointer data)
     }
 }
 
-/* ---- things below and beside -------------------------------------------------------- */
+/* ---- things below and beside ------------------------------------------- */
 
 static uint8_t *random_model(const char *raw, int64_t bytes)
 {
@@ -367,6 +375,8 @@ int main(int argc, char **argv)
         { "64k", "" }, { "512", "-o cluster_size=512" },
         { "v2", "-o compat=0.10" }, { "zstd", "-o compression_type=zstd" },
         { "2M", "-o cluster_size=2M" },
+        { "extended", "-o extended_l2=on" },
+        { "extended-16k", "-o extended_l2=on,cluster_size=16k" },
     };
     int ret;
 

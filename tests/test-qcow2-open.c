@@ -39,7 +39,7 @@ static void apply(const char *path, const struct patch *patches)
     g_byte_array_free(image, TRUE);
 }
 
-/* ---- open ------------------------------------------------------------------------- */
+/* ---- open -------------------------------------------------------------- */
 
 struct open_case {
     const char *name;
@@ -174,7 +174,7 @@ static void test_truncated(void)
     }
 }
 
-/* ---- at run time ---------------------------------------------------------------------- */
+/* ---- at run time ------------------------------------------------------- */
 
 static struct {
     struct lock lock;
@@ -335,7 +335,7 @@ static void test_run(gconstpointer data)
     }
 }
 
-/* ---- options ---------------------------------------------------------------------------- */
+/* ---- options ----------------------------------------------------------- */
 
 static void test_options(void)
 {

@@ -22,7 +22,7 @@
 #include "server/shutdown.h"
 #include "server/version.h"
 
-/* ---- what surrounds sessions in the server ----------------------------------- */
+/* ---- what surrounds sessions in the server ------------------------------ */
 
 static bool gate_open;          /* control lock: lets "slow" go on */
 static bool shutting_down;      /* atomic */
@@ -102,7 +102,7 @@ const struct qapi_command *qapi_command_find(const char *name)
     return qapi_command_search(commands, G_N_ELEMENTS(commands), name);
 }
 
-/* ---- a client ------------------------------------------------------------------ */
+/* ---- a client ----------------------------------------------------------- */
 
 struct client {
     int fd;
@@ -198,7 +198,7 @@ static void client_free(struct client *c)
     g_free(c);
 }
 
-/* ---- the loop ------------------------------------------------------------------- */
+/* ---- the loop ----------------------------------------------------------- */
 
 static pthread_t loop_pthread;
 
@@ -274,7 +274,7 @@ static void wait_sessions(int n)
 static const char slow_error[] = "{\"id\": 1, \"error\": {\"class\": "
     "\"GenericError\", \"desc\": \"slow: file '\\uFFFD'\"}}";
 
-/* ---- tests -------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------- */
 
 static void test_turns(void)
 {

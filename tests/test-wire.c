@@ -265,7 +265,7 @@ static void test_size(void)
     check_flood("\"", "a", 65 << 20, "\n{}", too_long);
     check_flood("{\"x\":[\"", "a", 65 << 20, "\",2]}{}", too_long);
     check_flood("{\"x\":[1", "1", 65 << 20, ",2]}{}", too_long);
-    check_flood("[", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+    check_flood("[", "\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
                 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",", 800000,
                 "1]{}", too_long);
     check_flood("[", "1,", 1 << 20, "]{}",

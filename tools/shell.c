@@ -204,6 +204,9 @@ int shell_run(struct shell *sh)
     if (terminal) {
         rl_readline_name = "blockjobctl";
         rl_attempted_completion_function = shell_complete;
+        /* key=value and dotted keys are one word. */
+        rl_basic_word_break_characters = " \t";
+        rl_completer_word_break_characters = (char *)" \t";
         using_history();
         stifle_history(1000);
         read_history(history);

@@ -198,6 +198,7 @@ static char *format_job(const struct watched *j, bool bar)
     g_autofree char *rate = format_bytes(j->rate);
     g_autofree char *left = format_left(j);
     g_autofree char *drawn = g_strdup("");
+    g_autofree char *amount = NULL;
     int filled = CLAMP((int)(part * BAR_WIDTH), 0, BAR_WIDTH);
 
     if (bar) {
@@ -209,9 +210,13 @@ static char *format_job(const struct watched *j, bool bar)
         g_free(drawn);
         drawn = g_strdup_printf(" [%s]", cells);
     }
-    return g_strdup_printf("%s  %s%s %5.1f%%  %s of %s  %s/s%s  %s%s%s",
-                           j->id, j->type, drawn, part * 100, current, total,
-                           rate, left, outcome(j), j->error ? ": " : "",
+    if (strcmp(j->type, "create") != 0) {       /* that one counts steps */
+        amount = g_strdup_printf("  %s of %s  %s/s%s", current, total, rate,
+                                 left);
+    }
+    return g_strdup_printf("%s  %s%s %5.1f%%%s  %s%s%s", j->id, j->type,
+                           drawn, part * 100, amount ? amount : "",
+                           outcome(j), j->error ? ": " : "",
                            j->error ? j->error : "");
 }
 

@@ -93,7 +93,7 @@ const struct driver driver_copy_before_write = {
     .pdiscard = cbw_pdiscard,
 };
 
-/* ---- life ----------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 /* What passes through looks as below. */
 static void look_like(struct node *n, const struct node *source)

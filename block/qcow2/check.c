@@ -75,7 +75,8 @@ static int count_l2(struct check *c, int64_t table)
     if (ret == 0) {
         ret = qcow2_file_pread(s, table, s->cluster_bytes, c->table, 0);
     }
-    for (int64_t i = 0; ret == 0 && i < s->cluster_bytes / 8; i++) {
+    for (int64_t i = 0; ret == 0 && i < s->cluster_bytes / 8;
+         i += 1 << (s->entry_shift - 3)) {
         ret = count_entry(c, be64toh(c->table[i]));
     }
     return ret;
@@ -173,7 +174,7 @@ static bool blocks_are_sound(const struct check *c)
     return true;
 }
 
-/* ---- mending: lock held ------------------------------------------------------------ */
+/* ---- mending: lock held ------------------------------------------------ */
 
 static int mend_one(struct check *c, int64_t i, bool make_blocks)
 {
@@ -242,7 +243,7 @@ static int mend_l2_flags(struct check *c, int64_t table)
         if (ret < 0) {
             return ret;
         }
-        for (uint32_t i = 0; i < slice; i += 8) {
+        for (uint32_t i = 0; i < slice; i += 1 << s->entry_shift) {
             uint64_t entry = load_be64(t->data + i);
             uint64_t right = right_flag(c, entry);
             changed |= right != entry;

@@ -82,7 +82,7 @@ int qcow2_corrupt(struct qcow2 *s, int64_t offset, int64_t bytes,
     return -EIO;
 }
 
-/* ---- writes that would hit metadata ------------------------------------------ */
+/* ---- writes that would hit metadata ------------------------------------ */
 
 static bool overlaps(int64_t a, int64_t a_bytes, int64_t b, int64_t b_bytes)
 {

@@ -22,7 +22,7 @@ struct layout {
     const char *backing_format; /* static, or NULL */
 };
 
-/* ---- what may be asked for --------------------------------------------------------- */
+/* ---- what may be asked for --------------------------------------------- */
 
 static bool check_size(uint64_t size, struct error **errp)
 {
@@ -90,8 +90,7 @@ static bool check_extended_l2(const BlockdevCreateOptionsQcow2 *o,
                   "sizes of at least %d bytes",
                   1 << QCOW2_MIN_EXTENDED_L2_CLUSTER_BITS);
     } else {
-        error_set(errp, "Extended L2 entries (extended-l2) are not "
-                  "supported");
+        return true;
     }
     return false;
 }
@@ -123,7 +122,7 @@ static bool check_backing(const BlockdevCreateOptionsQcow2 *o,
                           struct error **errp)
 {
     if (o->has_preallocation && o->preallocation != PREALLOC_MODE_OFF &&
-        o->backing_file) {
+        o->backing_file && !(o->has_extended_l2 && o->extended_l2)) {
         error_set(errp, "Backing file and preallocation can only be used at "
                   "the same time if extended_l2 is on");
         return false;
@@ -179,7 +178,7 @@ static bool check_options(const BlockdevCreateOptionsQcow2 *o,
     return true;
 }
 
-/* ---- layout -------------------------------------------------------------------------- */
+/* ---- layout ------------------------------------------------------------ */
 
 static int64_t div_up(int64_t n, int64_t d)
 {
@@ -231,6 +230,10 @@ static bool make_layout(const BlockdevCreateOptionsQcow2 *o, struct layout *l,
                           ? BlockdevDriver_str(o->backing_fmt) : NULL;
     }
     l1_covers = (int64_t)l->cluster_bytes * (l->cluster_bytes / 8);
+    if (o->has_extended_l2 && o->extended_l2) {
+        h->incompatible |= QCOW2_INCOMPAT_EXTENDED_L2;
+        l1_covers /= 2;
+    }
     if (div_up(o->size, l1_covers) > QCOW2_MAX_L1_BYTES / 8) {
         error_set_errno(errp, EFBIG, "Could not resize image: Failed to grow "
                         "the L1 table");
@@ -262,7 +265,7 @@ static GByteArray *compose_header(struct layout *l)
     return out;
 }
 
-/* ---- writing it: control lock given up ------------------------------------------------- */
+/* ---- writing it: control lock given up --------------------------------- */
 
 static int write_refcounts(struct node *f, const struct layout *l)
 {
@@ -303,7 +306,7 @@ static int write_image(struct node *f, struct layout *l)
     return ret < 0 ? ret : node_flush(f);
 }
 
-/* ---- control path ----------------------------------------------------------------------- */
+/* ---- control path ------------------------------------------------------ */
 
 /* Resize N through ROOT in a drained section. */
 static bool resize_drained(struct node *n, int64_t length,

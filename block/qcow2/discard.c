@@ -4,11 +4,13 @@
  *
  * Discarded clusters read as zeroes (version 3: marked so, version 2 without
  * a backing file: unallocated); the old data never shows again.  Parts of
- * clusters are left alone by a discard, and refused as not fast for zeroes:
- * the generic layer then writes zeroes.
+ * clusters are left alone by a discard.  Zeroes go down to subclusters; less
+ * is refused as not fast, and the generic layer then writes zeroes.
  */
 #include <errno.h>
 #include "block/qcow2/qcow2.h"
+
+enum { MAX_PIECE_CLUSTERS = 8192 };
 
 struct change {
     enum qcow2_l2_op op;
@@ -23,6 +25,8 @@ static bool is_done(const struct change *c, const struct qcow2_map *map)
     switch (map->type) {
     case QCOW2_UNALLOCATED:
         return c->op == QCOW2_L2_UNMAP || c->keep_unallocated;
+    case QCOW2_UNALLOC_HELD:
+        return false;
     case QCOW2_ZERO_PLAIN:
         return c->op != QCOW2_L2_UNMAP;
     case QCOW2_ZERO_ALLOC:
@@ -32,29 +36,50 @@ static bool is_done(const struct change *c, const struct qcow2_map *map)
     }
 }
 
-/* One run from OFFSET; *DONE is how far it went.  Lock held. */
-static int change_run(struct qcow2 *s, const struct change *c, int64_t offset,
-                      int64_t bytes, struct qcow2_map *map)
+/* How much of MAP's run can be changed at once: whole clusters, or a part of
+ * one where the request has only that. */
+static int64_t unit_of(const struct qcow2 *s, const struct qcow2_map *map,
+                       int64_t offset, int64_t bytes)
 {
-    int ret = qcow2_lookup(s, offset, bytes, false, map);
+    int64_t in_cluster = offset & (s->cluster_bytes - 1);
 
-    if (ret < 0 || is_done(c, map)) {
+    if (in_cluster || bytes < s->cluster_bytes) {
+        return MIN(bytes, s->cluster_bytes - in_cluster);
+    }
+    return MAX(map->bytes & -s->cluster_bytes, s->cluster_bytes);
+}
+
+/* From OFFSET, as far as one step goes: *BYTES.  Lock held. */
+static int change_run(struct qcow2 *s, const struct change *c, int64_t offset,
+                      int64_t *bytes, struct qcow2_map *map)
+{
+    struct qcow2_l2_change change = {
+        .op = c->op, .free_flags = c->free_flags,
+    };
+    int64_t wanted = *bytes;
+    int ret = qcow2_lookup(s, offset, wanted, false, map);
+
+    if (ret < 0) {
         return ret;
+    }
+    *bytes = unit_of(s, map, offset, wanted);
+    if (is_done(c, map) && map->bytes >= *bytes) {
+        return 0;
     }
     ret = qcow2_writeback_some(s);
     if (ret == 0) {
-        ret = qcow2_lookup_for_write(s, offset, bytes, map);
+        ret = qcow2_lookup_for_write(s, offset, wanted, map);
     }
     if (ret < 0) {
         return ret;
     }
-    map->bytes = MIN(map->bytes, qcow2_l2_slice_left(s, offset)
-                                 << s->cluster_bits);
-    return qcow2_l2_set(s, offset, map->bytes >> s->cluster_bits, c->op, 0,
-                        c->free_flags);
+    *bytes = MIN(unit_of(s, map, offset, wanted),
+                 (qcow2_l2_slice_left(s, offset) << s->cluster_bits) -
+                 (offset & (s->cluster_bytes - 1)));
+    return qcow2_l2_set(s, offset, *bytes, &change);
 }
 
-/* Whole clusters; held exclusively, or drained. */
+/* Whole subclusters; held exclusively, or drained. */
 static int change_range(struct qcow2 *s, const struct change *c,
                         int64_t offset, int64_t bytes)
 {
@@ -62,27 +87,35 @@ static int change_range(struct qcow2 *s, const struct change *c,
 
     while (bytes > 0 && ret == 0) {
         struct qcow2_map map;
+        int64_t part = bytes;
         lock_acquire(&s->lock);
-        ret = s->corrupt ? -EIO : change_run(s, c, offset, bytes, &map);
+        ret = s->corrupt ? -EIO : change_run(s, c, offset, &part, &map);
         lock_release(&s->lock);
         if (ret == 0 && c->punch && map.copied) {
-            node_pdiscard(qcow2_file(s), map.host, map.bytes);
+            node_pdiscard(qcow2_file(s), map.host, MIN(map.bytes, part));
         }
-        offset += ret == 0 ? map.bytes : 0;
-        bytes -= ret == 0 ? map.bytes : 0;
+        offset += part;
+        bytes -= part;
     }
     return ret;
 }
 
+/* In pieces, so that a guest never waits for terabytes. */
 static int change_held(struct qcow2 *s, const struct change *c,
                        int64_t offset, int64_t bytes)
 {
-    struct range_hold hold;
-    int ret;
+    int64_t max = (int64_t)MAX_PIECE_CLUSTERS << s->cluster_bits;
+    int ret = 0;
 
-    range_lock_acquire(&s->guest, &hold, offset, bytes, true);
-    ret = change_range(s, c, offset, bytes);
-    range_lock_release(&s->guest, &hold);
+    while (bytes > 0 && ret == 0) {
+        struct range_hold hold;
+        int64_t part = MIN(bytes, max);
+        range_lock_acquire(&s->guest, &hold, offset, part, true);
+        ret = change_range(s, c, offset, part);
+        range_lock_release(&s->guest, &hold);
+        offset += part;
+        bytes -= part;
+    }
     return ret;
 }
 
@@ -133,7 +166,7 @@ int qcow2_unmap(struct qcow2 *s, int64_t offset, int64_t bytes)
     return change_held(s, &c, offset, bytes);
 }
 
-/* 0 if [offset, +bytes) of one cluster reads as zeroes, else -ENOTSUP. */
+/* 0 if [offset, +bytes) of one subcluster reads as zeroes, else -ENOTSUP. */
 static int check_part(struct qcow2 *s, int64_t offset, int64_t bytes)
 {
     struct qcow2_map map;
@@ -147,7 +180,9 @@ static int check_part(struct qcow2 *s, int64_t offset, int64_t bytes)
     ret = qcow2_lookup(s, offset, bytes, false, &map);
     zero = ret == 0 && (map.type == QCOW2_ZERO_PLAIN ||
                         map.type == QCOW2_ZERO_ALLOC ||
-                        (map.type == QCOW2_UNALLOCATED && !has_backing(s)));
+                        ((map.type == QCOW2_UNALLOCATED ||
+                          map.type == QCOW2_UNALLOC_HELD) &&
+                         !has_backing(s)));
     lock_release(&s->lock);
     return ret < 0 ? ret : zero ? 0 : -ENOTSUP;
 }
@@ -157,8 +192,8 @@ int qcow2_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
 {
     struct qcow2 *s = n->state;
     int64_t end = request_end(s, offset + bytes);
-    int64_t start_whole = qcow2_cluster_end(s, offset);
-    int64_t end_whole = qcow2_cluster_start(s, end);
+    int64_t start_whole = (offset + s->sub_bytes - 1) & -s->sub_bytes;
+    int64_t end_whole = end & -s->sub_bytes;
     struct change c = { .op = QCOW2_L2_ZERO };
     int ret;
 
@@ -166,7 +201,7 @@ int qcow2_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
         return -EAGAIN;
     }
     if (start_whole > end_whole) {
-        return check_part(s, offset, bytes);    /* inside one cluster */
+        return check_part(s, offset, bytes);    /* inside one subcluster */
     }
     ret = check_part(s, offset, start_whole - offset);
     if (ret == 0) {

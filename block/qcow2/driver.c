@@ -17,7 +17,7 @@ static void refresh_limits(struct node *n)
 
     n->limits = (struct block_limits) {
         .request_alignment = 1,
-        .pwrite_zeroes_alignment = s->cluster_bytes,
+        .pwrite_zeroes_alignment = s->sub_bytes,
         .pdiscard_alignment = s->cluster_bytes,
         .min_mem_alignment = file->min_mem_alignment,
         .opt_mem_alignment = file->opt_mem_alignment,

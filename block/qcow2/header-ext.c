@@ -157,7 +157,7 @@ void qcow2_exts_encode(const GPtrArray *exts, GByteArray *out)
     g_byte_array_append(out, end, sizeof(end));
 }
 
-/* ---- names of features ------------------------------------------------------- */
+/* ---- names of features ------------------------------------------------- */
 
 static const struct {
     uint8_t type, bit;

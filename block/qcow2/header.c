@@ -270,7 +270,7 @@ int qcow2_header_set_incompatible(struct qcow2 *s, uint64_t bit, bool on)
     return ret;
 }
 
-/* ---- the bitmaps extension ------------------------------------------------------ */
+/* ---- the bitmaps extension --------------------------------------------- */
 
 static int write_bitmaps_ext(struct qcow2 *s,
                              const struct qcow2_bitmaps_ext *ext, bool set)

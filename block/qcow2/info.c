@@ -22,7 +22,7 @@ static ImageInfoSpecificQCow2 *make_info(struct qcow2 *s)
     info->corrupt = s->corrupt ||
                     (s->hdr.incompatible & QCOW2_INCOMPAT_CORRUPT);
     info->has_extended_l2 = true;
-    info->extended_l2 = false;
+    info->extended_l2 = s->n_subs > 1;
     return info;
 }
 

@@ -9,11 +9,19 @@
  *                 memory names it.
  *             I3  An entry without COPIED is never written through: its
  *                 cluster belongs to a snapshot too.
+ * Subclusters With extended L2 entries a cluster has 32, each with a state;
+ *             without, a cluster is its one subcluster.
  * Threads     Lock held; see qcow2.h for where it may be given up.
  */
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include "block/qcow2/qcow2.h"
+
+/* One entry; `bits` are those of the extended form, else 0. */
+struct entry {
+    uint64_t desc, bits;
+};
 
 enum qcow2_type qcow2_entry_type(uint64_t entry)
 {
@@ -50,11 +58,71 @@ void qcow2_reftable_dirty(struct qcow2 *s, uint32_t index)
     s->n_changes++;
 }
 
-/* ---- lookup ------------------------------------------------------------------- */
+/* ---- entries ------------------------------------------------------------- */
+
+static struct entry load_entry(const struct qcow2 *s,
+                               const struct qcow2_table *t, uint32_t index)
+{
+    const uint8_t *p = t->data + ((size_t)index << s->entry_shift);
+
+    return (struct entry) {
+        .desc = load_be64(p),
+        .bits = s->n_subs > 1 ? load_be64(p + 8) : 0,
+    };
+}
+
+static void store_entry(const struct qcow2 *s, struct qcow2_table *t,
+                        uint32_t index, struct entry e)
+{
+    uint8_t *p = t->data + ((size_t)index << s->entry_shift);
+
+    store_be64(p, e.desc);
+    if (s->n_subs > 1) {
+        store_be64(p + 8, e.bits);
+    }
+}
+
+/* What subcluster SUB of E is; without subclusters there is one. */
+static enum qcow2_type sub_type(const struct qcow2 *s, struct entry e,
+                                unsigned sub)
+{
+    bool host = e.desc & QCOW2_OFFSET_MASK;
+
+    if (s->n_subs == 1 || (e.desc & QCOW2_COMPRESSED)) {
+        return qcow2_entry_type(e.desc);
+    }
+    if ((e.bits >> (32 + sub)) & 1) {
+        return host ? QCOW2_ZERO_ALLOC : QCOW2_ZERO_PLAIN;
+    }
+    if ((e.bits >> sub) & 1) {
+        return QCOW2_NORMAL;
+    }
+    return host ? QCOW2_UNALLOC_HELD : QCOW2_UNALLOCATED;
+}
+
+static bool in_file(enum qcow2_type type)
+{
+    return type == QCOW2_NORMAL || type == QCOW2_ZERO_ALLOC ||
+           type == QCOW2_UNALLOC_HELD;
+}
+
+/* May its cluster be written? */
+static bool is_owned(uint64_t desc)
+{
+    return (desc & QCOW2_COPIED) && (desc & QCOW2_OFFSET_MASK) &&
+           !(desc & QCOW2_COMPRESSED);
+}
+
+static unsigned sub_of(const struct qcow2 *s, int64_t offset)
+{
+    return (offset & (s->cluster_bytes - 1)) >> s->sub_bits;
+}
+
+/* ---- lookup -------------------------------------------------------------- */
 
 static uint32_t slice_entries(const struct qcow2 *s)
 {
-    return s->l2_cache.slice_bytes / 8;
+    return s->l2_cache.slice_bytes >> s->entry_shift;
 }
 
 static uint64_t l2_index(const struct qcow2 *s, int64_t offset)
@@ -92,49 +160,73 @@ static int slice_of(struct qcow2 *s, int64_t table, int64_t offset,
     uint64_t i = l2_index(s, offset);
 
     *index = i & (slice_entries(s) - 1);
-    return qcow2_table_get(s, &s->l2_cache, table + (i - *index) * 8, nowait,
-                           t);
+    return qcow2_table_get(s, &s->l2_cache, table +
+                           ((i - *index) << s->entry_shift), nowait, t);
 }
 
-static int check_entry(struct qcow2 *s, uint64_t entry, int64_t offset)
+static int bad_entry(struct qcow2 *s, int64_t offset, const char *what)
 {
-    uint64_t host = entry & QCOW2_OFFSET_MASK;
+    return qcow2_corrupt(s, -1, -1, "%s (L2 offset: %#" PRIx64
+                         ", L2 index: %#" PRIx64 ")", what,
+                         s->l1[l1_index(s, offset)] & QCOW2_OFFSET_MASK,
+                         l2_index(s, offset));
+}
 
-    if (entry & QCOW2_COMPRESSED) {
+static int check_entry(struct qcow2 *s, struct entry e, int64_t offset)
+{
+    uint64_t host = e.desc & QCOW2_OFFSET_MASK;
+
+    if (e.desc & QCOW2_COMPRESSED) {
         return 0;
     }
-    if (G_UNLIKELY((entry & QCOW2_ZERO) && s->hdr.version < 3)) {
-        return qcow2_corrupt(s, -1, -1, "Zero cluster entry found in pre-v3 "
-                             "image (L2 offset: %#" PRIx64 ", L2 index: %#"
-                             PRIx64 ")", s->l1[l1_index(s, offset)] &
-                             QCOW2_OFFSET_MASK, l2_index(s, offset));
+    if (G_UNLIKELY((e.desc & QCOW2_ZERO) && s->hdr.version < 3)) {
+        return bad_entry(s, offset, "Zero cluster entry found in pre-v3 "
+                         "image");
     }
     if (G_UNLIKELY(host & (s->cluster_bytes - 1))) {
-        return qcow2_corrupt(s, -1, -1, "Cluster allocation offset %#" PRIx64
-                             " unaligned (L2 offset: %#" PRIx64
-                             ", L2 index: %#" PRIx64 ")", host,
-                             s->l1[l1_index(s, offset)] & QCOW2_OFFSET_MASK,
-                             l2_index(s, offset));
+        char what[64];
+        snprintf(what, sizeof(what), "Cluster allocation offset %#" PRIx64
+                 " unaligned", host);
+        return bad_entry(s, offset, what);
+    }
+    if (G_UNLIKELY((e.bits & (e.bits >> 32)) ||
+                   ((uint32_t)e.bits && !host))) {
+        return bad_entry(s, offset, "Invalid cluster entry found");
     }
     return 0;
 }
 
-/* How many of N entries behind the first go on as it began. */
-static int64_t run_length(const struct qcow2 *s, const struct qcow2_table *t,
-                          uint32_t index, int64_t n)
+/* Does the entry behind E by CLUSTERS go on as E began, with TYPE? */
+static bool goes_on(const struct qcow2 *s, struct entry first,
+                    struct entry e, int64_t clusters, enum qcow2_type type)
 {
-    uint64_t first = load_be64(t->data + index * 8);
-    enum qcow2_type type = qcow2_entry_type(first);
-    bool in_file = type == QCOW2_NORMAL || type == QCOW2_ZERO_ALLOC;
+    return !in_file(type) ||
+           e.desc == first.desc + ((uint64_t)clusters << s->cluster_bits);
+}
+
+/* How many of N subclusters, from SUB of the entry INDEX, are of one kind and
+ * contiguous in the file. */
+static int64_t run_length(const struct qcow2 *s, const struct qcow2_table *t,
+                          uint32_t index, unsigned sub, int64_t n)
+{
+    struct entry first = load_entry(s, t, index), e = first;
+    enum qcow2_type type = sub_type(s, first, sub);
+    unsigned per_cluster = s->n_subs;
     int64_t i;
 
     if (type == QCOW2_TYPE_COMPRESSED) {
-        return 1;
+        return MIN(n, per_cluster - sub);
     }
     for (i = 1; i < n; i++) {
-        uint64_t entry = load_be64(t->data + (index + i) * 8);
-        if (in_file ? entry != first + (i << s->cluster_bits)
-                    : qcow2_entry_type(entry) != type) {
+        unsigned next = (sub + i) & (per_cluster - 1);
+        if (next == 0) {
+            int64_t clusters = (sub + i) / per_cluster;
+            e = load_entry(s, t, index + clusters);
+            if (!goes_on(s, first, e, clusters, type)) {
+                break;
+            }
+        }
+        if (sub_type(s, e, next) != type) {
             break;
         }
     }
@@ -144,11 +236,12 @@ static int64_t run_length(const struct qcow2 *s, const struct qcow2_table *t,
 int qcow2_lookup(struct qcow2 *s, int64_t offset, int64_t bytes, bool nowait,
                  struct qcow2_map *map)
 {
-    int64_t in_cluster = offset & (s->cluster_bytes - 1);
     int64_t table = table_of(s, offset);
     struct qcow2_table *t;
     uint32_t index;
-    int64_t n;
+    struct entry e;
+    unsigned sub;
+    int64_t n, in_sub;
     int ret;
 
     if (table <= 0) {
@@ -163,22 +256,27 @@ int qcow2_lookup(struct qcow2 *s, int64_t offset, int64_t bytes, bool nowait,
     if (ret < 0) {
         return ret;
     }
-    map->entry = load_be64(t->data + index * 8);
-    ret = check_entry(s, map->entry, offset);
+    e = load_entry(s, t, index);
+    ret = check_entry(s, e, offset);
     if (ret < 0) {
         return ret;
     }
-    n = (in_cluster + bytes + s->cluster_bytes - 1) >> s->cluster_bits;
-    n = run_length(s, t, index, MIN(n, slice_entries(s) - index));
-    map->type = qcow2_entry_type(map->entry);
-    map->copied = (map->entry & QCOW2_COPIED) &&
-                  (map->type == QCOW2_NORMAL || map->type == QCOW2_ZERO_ALLOC);
-    map->host = (map->entry & QCOW2_OFFSET_MASK) + in_cluster;
-    map->bytes = MIN(bytes, (n << s->cluster_bits) - in_cluster);
+    sub = sub_of(s, offset);
+    in_sub = offset & (s->sub_bytes - 1);
+    n = (in_sub + bytes + s->sub_bytes - 1) >> s->sub_bits;
+    n = run_length(s, t, index, sub,
+                   MIN(n, (int64_t)(slice_entries(s) - index) * s->n_subs -
+                          sub));
+    map->type = sub_type(s, e, sub);
+    map->entry = e.desc;
+    map->copied = is_owned(e.desc);
+    map->host = (e.desc & QCOW2_OFFSET_MASK) +
+                (offset & (s->cluster_bytes - 1));
+    map->bytes = MIN(bytes, (n << s->sub_bits) - in_sub);
     return 0;
 }
 
-/* ---- tables that may be changed ---------------------------------------------------- */
+/* ---- tables that may be changed ---------------------------------------- */
 
 /* Fill the new table at TO: what FROM has, or zeroes (FROM 0).  No lock. */
 static int write_new_table(struct qcow2 *s, int64_t from, int64_t to)
@@ -260,25 +358,104 @@ int qcow2_lookup_for_write(struct qcow2 *s, int64_t offset, int64_t bytes,
     return ret < 0 ? ret : qcow2_lookup(s, offset, bytes, false, map);
 }
 
-/* ---- changing entries --------------------------------------------------------------- */
+int qcow2_l2_count_new(struct qcow2 *s, int64_t offset, int64_t n,
+                       int64_t *count)
+{
+    int64_t table = table_of(s, offset);
+    struct qcow2_table *t;
+    uint32_t index;
+    int ret = table > 0 ? slice_of(s, table, offset, false, &t, &index)
+                        : -EIO;
 
-static uint64_t new_entry(enum qcow2_l2_op op, uint64_t old, uint64_t host)
+    *count = 0;
+    if (ret == 0) {
+        n = MIN(n, slice_entries(s) - index);
+        while (*count < n &&
+               !is_owned(load_entry(s, t, index + *count).desc)) {
+            ++*count;
+        }
+    }
+    return ret;
+}
+
+int qcow2_l2_has_data(struct qcow2 *s, int64_t offset)
+{
+    int64_t table = table_of(s, offset);
+    struct qcow2_table *t;
+    uint32_t index;
+    struct entry e;
+    int ret;
+
+    if (s->n_subs == 1) {
+        return 1;       /* a cluster is changed whole */
+    }
+    if (table <= 0) {
+        return table;
+    }
+    ret = slice_of(s, table, offset, false, &t, &index);
+    if (ret < 0) {
+        return ret;
+    }
+    e = load_entry(s, t, index);
+    return (e.desc & QCOW2_COMPRESSED) || (uint32_t)e.bits;
+}
+
+/* ---- changing entries ---------------------------------------------------- */
+
+static uint64_t new_desc(enum qcow2_l2_op op, uint64_t old, uint64_t host,
+                         bool has_subs)
 {
     enum qcow2_type type = qcow2_entry_type(old);
 
     switch (op) {
     case QCOW2_L2_LINK:
+    case QCOW2_L2_RESERVE:
         return host | QCOW2_COPIED;
     case QCOW2_L2_ZERO:
         if (type == QCOW2_NORMAL || type == QCOW2_ZERO_ALLOC) {
-            return old | QCOW2_ZERO;
+            return has_subs ? old : old | QCOW2_ZERO;
         }
-        return QCOW2_ZERO;
+        return has_subs ? 0 : QCOW2_ZERO;
     case QCOW2_L2_ZERO_FREE:
-        return QCOW2_ZERO;
+        return has_subs ? 0 : QCOW2_ZERO;
     default:
         return 0;
     }
+}
+
+/* The subclusters in MASK (bits 0 to 31) change. */
+static uint64_t new_bits(enum qcow2_l2_op op, uint64_t old, uint64_t mask)
+{
+    switch (op) {
+    case QCOW2_L2_LINK:
+        return (old | mask) & ~(mask << 32);
+    case QCOW2_L2_RESERVE:
+        return old;
+    case QCOW2_L2_ZERO:
+    case QCOW2_L2_ZERO_FREE:
+        return (old & ~mask) | mask << 32;
+    default:
+        return old & ~(mask | mask << 32);
+    }
+}
+
+static struct entry new_entry(const struct qcow2 *s, enum qcow2_l2_op op,
+                              struct entry old, uint64_t host, uint64_t mask)
+{
+    bool whole = mask == UINT32_MAX;
+
+    if (s->n_subs == 1) {
+        return (struct entry) { .desc = new_desc(op, old.desc, host, false) };
+    }
+    if (!whole && (op == QCOW2_L2_ZERO_FREE || op == QCOW2_L2_UNMAP)) {
+        /* The cluster stays for the others. */
+        return (struct entry) { old.desc, new_bits(op, old.bits, mask) };
+    }
+    if (old.desc & QCOW2_COMPRESSED) {
+        old.bits = 0;
+    }
+    return (struct entry) { new_desc(op, old.desc, host, true),
+                            new_bits(op, old.bits, mask) };
 }
 
 /* What OLD pointed to and NEW does not is to be freed. */
@@ -306,10 +483,41 @@ static void free_old(struct qcow2 *s, uint64_t old, uint64_t new,
     }
 }
 
-int qcow2_l2_set(struct qcow2 *s, int64_t offset, int64_t n,
-                 enum qcow2_l2_op op, int64_t host, unsigned free_flags)
+/* Subclusters of the cluster at START that lie in [offset, end). */
+static uint64_t sub_mask(const struct qcow2 *s, int64_t start, int64_t offset,
+                         int64_t end)
 {
-    int64_t table = table_of(s, offset);
+    int64_t first = MAX(offset - start, 0) >> s->sub_bits;
+    int64_t behind = MIN(end - start, s->cluster_bytes) >> s->sub_bits;
+
+    return (UINT64_MAX >> (64 - (behind - first))) << first;
+}
+
+static int check_change(struct qcow2 *s, const struct qcow2_table *t,
+                        uint32_t index, int64_t offset, int64_t end)
+{
+    int64_t start = qcow2_cluster_start(s, offset);
+
+    for (; start < end; start += s->cluster_bytes, index++) {
+        struct entry e = load_entry(s, t, index);
+        int ret = check_entry(s, e, start);
+        if (ret < 0) {
+            return ret;
+        }
+        if ((e.desc & QCOW2_COMPRESSED) &&
+            (start < offset || end - start < s->cluster_bytes)) {
+            return -ENOTSUP;    /* compressed data has no subclusters */
+        }
+    }
+    return 0;
+}
+
+int qcow2_l2_set(struct qcow2 *s, int64_t offset, int64_t bytes,
+                 const struct qcow2_l2_change *c)
+{
+    int64_t table = table_of(s, offset), end = offset + bytes;
+    int64_t start = qcow2_cluster_start(s, offset);
+    uint64_t host = c->host;
     struct qcow2_table *t;
     uint32_t index;
     int ret;
@@ -318,21 +526,21 @@ int qcow2_l2_set(struct qcow2 *s, int64_t offset, int64_t n,
         return -EIO;
     }
     ret = slice_of(s, table, offset, false, &t, &index);
-    for (int64_t i = 0; i < n && ret == 0; i++) {
-        ret = check_entry(s, load_be64(t->data + (index + i) * 8),
-                          offset + (i << s->cluster_bits));
+    if (ret == 0) {
+        ret = check_change(s, t, index, offset, end);
     }
     if (ret < 0) {
         return ret;
     }
-    for (int64_t i = 0; i < n; i++) {
-        uint8_t *place = t->data + (index + i) * 8;
-        uint64_t old = load_be64(place);
-        uint64_t new = new_entry(op, old, host + (i << s->cluster_bits));
-        if (new != old) {
-            store_be64(place, new);
-            free_old(s, old, new, free_flags);
+    for (; start < end; start += s->cluster_bytes, index++) {
+        struct entry old = load_entry(s, t, index);
+        struct entry new = new_entry(s, c->op, old, host,
+                                     sub_mask(s, start, offset, end));
+        if (new.desc != old.desc || new.bits != old.bits) {
+            store_entry(s, t, index, new);
+            free_old(s, old.desc, new.desc, c->free_flags);
         }
+        host += s->cluster_bytes;
     }
     qcow2_table_dirty(s, &s->l2_cache, t);
     return 0;

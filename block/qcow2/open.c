@@ -14,7 +14,7 @@
 
 enum { FIRST_BYTES = 512 };
 
-/* ---- first cluster ---------------------------------------------------------------- */
+/* ---- first cluster ----------------------------------------------------- */
 
 static void read_names(struct qcow2 *s, const uint8_t *cluster)
 {
@@ -76,7 +76,11 @@ static void set_geometry(struct qcow2 *s)
 {
     s->cluster_bits = s->hdr.cluster_bits;
     s->cluster_bytes = INT64_C(1) << s->cluster_bits;
-    s->l2_bits = s->cluster_bits - 3;
+    s->n_subs = s->hdr.incompatible & QCOW2_INCOMPAT_EXTENDED_L2 ? 32 : 1;
+    s->sub_bits = s->cluster_bits - (s->n_subs > 1 ? 5 : 0);
+    s->sub_bytes = INT64_C(1) << s->sub_bits;
+    s->entry_shift = s->n_subs > 1 ? 4 : 3;
+    s->l2_bits = s->cluster_bits - s->entry_shift;
     s->refcount_order = s->hdr.refcount_order;
     s->refblock_bits = s->cluster_bits + 3 - s->refcount_order;
     s->refcount_max = UINT64_MAX >> (64 - (1U << s->refcount_order));
@@ -112,10 +116,6 @@ static int check_features(struct qcow2 *s, struct error **errp)
         error_set(errp, "Unsupported qcow2 feature(s): external data file");
         return -ENOTSUP;
     }
-    if (s->hdr.incompatible & QCOW2_INCOMPAT_EXTENDED_L2) {
-        error_set(errp, "Unsupported qcow2 feature(s): extended L2 entries");
-        return -ENOTSUP;
-    }
     if (s->hdr.crypt_method != QCOW2_CRYPT_LUKS &&
         qcow2_ext_find(s->exts, QCOW2_EXT_CRYPTO)) {
         error_set(errp, "CRYPTO header extension only expected with LUKS "
@@ -130,7 +130,7 @@ static int check_features(struct qcow2 *s, struct error **errp)
     return 0;
 }
 
-/* ---- tables --------------------------------------------------------------------------- */
+/* ---- tables ------------------------------------------------------------ */
 
 static int read_table(struct qcow2 *s, const char *what, int64_t offset,
                       uint32_t entries, uint64_t **table, uint8_t **dirty,
@@ -207,7 +207,7 @@ static int read_tables(struct qcow2 *s, struct error **errp)
     return 0;
 }
 
-/* ---- before the first write --------------------------------------------------------- */
+/* ---- before the first write -------------------------------------------- */
 
 /* Autoclear bits that we do not keep true are cleared before we write. */
 static int clear_autoclear(struct qcow2 *s, struct error **errp)
@@ -248,7 +248,7 @@ static int make_clean(struct qcow2 *s, struct error **errp)
     return ret;
 }
 
-/* ---- open and close --------------------------------------------------------------------- */
+/* ---- open and close ---------------------------------------------------- */
 
 static void wait_background(struct qcow2 *s)
 {

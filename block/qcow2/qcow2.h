@@ -32,7 +32,7 @@
 
 struct qcow2;
 
-/* ---- table-cache.c: slices of tables that lie in the file ----------------- */
+/* ---- table-cache.c: slices of tables that lie in the file -------------- */
 
 struct qcow2_table {
     uint8_t *data;              /* owned: slice_bytes, as on disk */
@@ -53,6 +53,7 @@ struct qcow2_table_cache {      /* protected by qcow2.lock */
     uint32_t n, max, n_dirty;   /* slices; n may pass max while dirty */
     struct qcow2_table *hand;
     struct qcow2_table *dirty;
+    int64_t cleaned_ns;         /* when unused slices were last dropped */
 };
 
 bool qcow2_table_cache_init(struct qcow2_table_cache *c, uint32_t slice_bytes,
@@ -73,11 +74,15 @@ void qcow2_table_dirty(struct qcow2 *s, struct qcow2_table_cache *c,
 /* Forget slices in a range that is no table any more. */
 void qcow2_table_drop(struct qcow2_table_cache *c, int64_t offset,
                       int64_t bytes);
+/* Drop what was not used since this last did something, INTERVAL_NS (0:
+ * never) ago or more. */
+void qcow2_table_clean(struct qcow2_table_cache *c, int64_t now_ns,
+                       int64_t interval_ns);
 void qcow2_table_drop_all(struct qcow2_table_cache *c);
 /* For writeback.c: a table that was being written is so no more. */
 void qcow2_table_written(struct qcow2_table_cache *c, struct qcow2_table *t);
 
-/* ---- the image -------------------------------------------------------------- */
+/* ---- the image --------------------------------------------------------- */
 
 struct qcow2_snapshot {
     uint64_t l1_offset;
@@ -125,8 +130,10 @@ struct qcow2 {
     /* Set by open, then constant. */
     struct node *node;          /* borrowed; its state is this */
     uint32_t cluster_bits, l2_bits, refcount_order;
+    uint32_t sub_bits, n_subs;  /* subclusters: of a cluster 1, or 32 */
+    uint32_t entry_shift;       /* log2 of the bytes of an L2 entry */
     uint32_t refblock_bits;     /* log2 of the entries of a refcount block */
-    int64_t cluster_bytes;
+    int64_t cluster_bytes, sub_bytes;
     uint64_t refcount_max;
     struct qcow2_options opt;
     bool writable;
@@ -198,7 +205,7 @@ static inline int64_t qcow2_cluster_end(const struct qcow2 *s, int64_t o)
     return (o + s->cluster_bytes - 1) & -s->cluster_bytes;
 }
 
-/* ---- header.c, header-ext.c ------------------------------------------------- */
+/* ---- header.c, header-ext.c -------------------------------------------- */
 
 /* Decode the fixed part from 112 bytes and check it by itself. */
 bool qcow2_header_decode(struct qcow2_header *h, const uint8_t *buf,
@@ -239,7 +246,7 @@ void qcow2_exts_encode(const GPtrArray *exts, GByteArray *out);
 /* Owned text "name, name" of the incompatible features UNKNOWN. */
 char *qcow2_feature_names(const GPtrArray *exts, uint64_t unknown);
 
-/* ---- cluster-set.c: which clusters are tables ------------------------------- */
+/* ---- cluster-set.c: which clusters are tables -------------------------- */
 
 enum { QCOW2_SET_L2 = 1, QCOW2_SET_REFBLOCK = 2 };
 struct qcow2_cluster_set *qcow2_cluster_set_new(void);
@@ -251,7 +258,7 @@ void qcow2_cluster_set_remove(struct qcow2_cluster_set *set, int64_t offset,
 unsigned qcow2_cluster_set_test(const struct qcow2_cluster_set *set,
                                 int64_t offset);
 
-/* ---- corrupt.c --------------------------------------------------------------- */
+/* ---- corrupt.c --------------------------------------------------------- */
 
 enum qcow2_overlap {
     QCOW2_OL_HEADER = 1 << 0, QCOW2_OL_ACTIVE_L1 = 1 << 1,
@@ -283,7 +290,7 @@ int qcow2_check_overlap(struct qcow2 *s, unsigned ignore, int64_t offset,
 unsigned qcow2_find_overlap(const struct qcow2 *s, unsigned which,
                             int64_t offset, int64_t bytes);
 
-/* ---- refcount.c ----------------------------------------------------------------- */
+/* ---- refcount.c -------------------------------------------------------- */
 
 uint64_t qcow2_refcount_load(const uint8_t *table, uint64_t i, uint32_t order);
 void qcow2_refcount_store(uint8_t *table, uint64_t i, uint32_t order,
@@ -307,7 +314,7 @@ void qcow2_free_later(struct qcow2 *s, int64_t offset, int64_t n,
  * given up.  Does what it can; clusters it cannot lower leak. */
 void qcow2_free_now(struct qcow2 *s, GArray *frees);
 
-/* ---- alloc.c ---------------------------------------------------------------------- */
+/* ---- alloc.c ----------------------------------------------------------- */
 
 /*
  * Allocate up to N contiguous clusters (EXACT: N or none), refcount 1.  Lock
@@ -330,7 +337,7 @@ int64_t qcow2_alloc_bytes(struct qcow2 *s, int64_t bytes);
  * directory without them was written): lower their refcounts.  No lock. */
 void qcow2_free_bytes(struct qcow2 *s, int64_t offset, int64_t bytes);
 
-/* ---- writeback.c -------------------------------------------------------------------- */
+/* ---- writeback.c ------------------------------------------------------- */
 
 /* Write all changed metadata; lock held, given up.  Returns when everything
  * changed before the call is in the file.  0 or -errno. */
@@ -349,18 +356,22 @@ int qcow2_file_pread(struct qcow2 *s, int64_t offset, int64_t bytes,
 int qcow2_file_pwrite(struct qcow2 *s, int64_t offset, int64_t bytes,
                       const void *buf, unsigned flags);
 
-/* ---- l2.c ------------------------------------------------------------------------------ */
+/* ---- l2.c -------------------------------------------------------------- */
 
 enum qcow2_type {
-    QCOW2_UNALLOCATED, QCOW2_ZERO_PLAIN, QCOW2_ZERO_ALLOC, QCOW2_NORMAL,
+    QCOW2_UNALLOCATED,
+    QCOW2_UNALLOC_HELD,         /* reads as that, but has a place here */
+    QCOW2_ZERO_PLAIN,
+    QCOW2_ZERO_ALLOC,           /* reads zeroes, but has a place here */
+    QCOW2_NORMAL,
     QCOW2_TYPE_COMPRESSED,
 };
 
 struct qcow2_map {
     enum qcow2_type type;
-    bool copied;                /* may be written in place */
+    bool copied;                /* its place is ours alone: may be written */
     int64_t bytes;              /* of one type, contiguous in the file */
-    int64_t host;               /* of the first byte; with ZERO_ALLOC, NORMAL */
+    int64_t host;               /* place of the first byte, if it has one */
     uint64_t entry;             /* the first L2 entry */
 };
 
@@ -373,19 +384,34 @@ int qcow2_lookup(struct qcow2 *s, int64_t offset, int64_t bytes, bool nowait,
 int qcow2_lookup_for_write(struct qcow2 *s, int64_t offset, int64_t bytes,
                            struct qcow2_map *map);
 
+/* Lock held, may be given up; the table exists.  How many of N clusters from
+ * OFFSET, of its slice, have no place that may be written. */
+int qcow2_l2_count_new(struct qcow2 *s, int64_t offset, int64_t n,
+                       int64_t *count);
+/* Must all of this cluster be written when it gets a new place?  1, 0 (its
+ * other subclusters read from elsewhere), -errno. */
+int qcow2_l2_has_data(struct qcow2 *s, int64_t offset);
+
 enum qcow2_l2_op {
-    QCOW2_L2_LINK,              /* to HOST and what follows it */
+    QCOW2_L2_LINK,              /* data at HOST and what follows it */
+    QCOW2_L2_RESERVE,           /* a place there; reads as before */
     QCOW2_L2_ZERO,              /* reads zeroes, keeps its cluster */
     QCOW2_L2_ZERO_FREE,         /* reads zeroes, gives its cluster up */
     QCOW2_L2_UNMAP,             /* unallocated */
 };
+struct qcow2_l2_change {
+    enum qcow2_l2_op op;
+    int64_t host;               /* LINK, RESERVE: for the first cluster */
+    unsigned free_flags;        /* for old clusters, which are freed later */
+};
 /*
- * Change N entries from the one of OFFSET; those of one slice at most.  Old
- * clusters are freed later, with FREE_FLAGS.  Lock held, may be given up
- * before anything is changed.  0 or -errno: nothing changed.
+ * Change [offset, +bytes), whole subclusters of one slice.  Lock held, may be
+ * given up before anything is changed.  0 or -errno: nothing changed;
+ * -ENOTSUP: a part of a compressed cluster.
  */
-int qcow2_l2_set(struct qcow2 *s, int64_t offset, int64_t n,
-                 enum qcow2_l2_op op, int64_t host, unsigned free_flags);
+int qcow2_l2_set(struct qcow2 *s, int64_t offset, int64_t bytes,
+                 const struct qcow2_l2_change *c);
+/* Of the first word of an entry, without subclusters. */
 enum qcow2_type qcow2_entry_type(uint64_t entry);
 /* Where a compressed cluster's data is. */
 void qcow2_compressed_extent(const struct qcow2 *s, uint64_t entry,
@@ -395,7 +421,7 @@ int64_t qcow2_l2_slice_left(const struct qcow2 *s, int64_t offset);
 void qcow2_l1_dirty(struct qcow2 *s, uint32_t index);
 void qcow2_reftable_dirty(struct qcow2 *s, uint32_t index);
 
-/* ---- the data path: see struct driver ------------------------------------------------- */
+/* ---- the data path: see struct driver ---------------------------------- */
 
 int qcow2_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
                 unsigned flags);
@@ -418,7 +444,7 @@ int qcow2_flush_to_os(struct node *n);
 int qcow2_block_status(struct node *n, bool want_zero, int64_t offset,
                        int64_t bytes, struct block_status *st);
 
-/* ---- control path --------------------------------------------------------------------- */
+/* ---- control path ------------------------------------------------------ */
 
 int qcow2_open(struct node *n, const BlockdevOptions *options,
                struct error **errp);
@@ -443,7 +469,7 @@ void qcow2_snapshots_free(struct qcow2 *s);
  * Image not in use, no lock held. */
 int qcow2_rebuild_refcounts(struct qcow2 *s, struct error **errp);
 
-/* ---- bitmaps.c: the bitmaps extension (control path, no lock held) ---------------------- */
+/* ---- bitmaps.c: the bitmaps extension (control path, no lock held) ----- */
 
 /*
  * At open, when all else is read.  s->bitmaps is what the extension says (all

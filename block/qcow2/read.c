@@ -32,6 +32,7 @@ static int read_map(struct qcow2 *s, const struct qcow2_map *map,
     case QCOW2_NORMAL:
         return qcow2_file_pread(s, map->host, map->bytes, buf, flags);
     case QCOW2_UNALLOCATED:
+    case QCOW2_UNALLOC_HELD:
         return read_backing(s, offset, map->bytes, buf, flags);
     case QCOW2_TYPE_COMPRESSED:
         if (flags & BLK_NOWAIT) {
@@ -92,6 +93,7 @@ bool qcow2_map_reads_zero(struct qcow2 *s, const struct qcow2_map *map,
     case QCOW2_ZERO_ALLOC:
         return true;
     case QCOW2_UNALLOCATED:
+    case QCOW2_UNALLOC_HELD:
         return offset >= backing_length(s);
     default:
         return false;
@@ -114,6 +116,7 @@ int qcow2_block_status(struct node *n, bool want_zero, int64_t offset,
     *st = (struct block_status) { .bytes = map.bytes };
     switch (map.type) {
     case QCOW2_UNALLOCATED:
+    case QCOW2_UNALLOC_HELD:
         break;
     case QCOW2_TYPE_COMPRESSED:
         st->flags = STATUS_DATA | STATUS_ALLOCATED | STATUS_COMPRESSED;

@@ -246,6 +246,26 @@ void qcow2_table_drop(struct qcow2_table_cache *c, int64_t offset,
     }
 }
 
+void qcow2_table_clean(struct qcow2_table_cache *c, int64_t now_ns,
+                       int64_t interval_ns)
+{
+    struct qcow2_table *t = c->hand;
+
+    if (interval_ns == 0 || now_ns - c->cleaned_ns < interval_ns) {
+        return;
+    }
+    c->cleaned_ns = now_ns;
+    for (uint32_t i = c->n; i > 0; i--) {
+        struct qcow2_table *next = t->ring_next;
+        if (!t->used && !t->dirty && !t->loading && !t->writing) {
+            table_remove(c, t);
+        } else {
+            t->used = false;
+        }
+        t = next;
+    }
+}
+
 void qcow2_table_drop_all(struct qcow2_table_cache *c)
 {
     for (struct qcow2_table *t = c->dirty; t; t = t->next_dirty) {

@@ -33,7 +33,7 @@ bool qcow2_file_truncate(struct qcow2 *s, int64_t length, PreallocMode mode,
     return f->driver->truncate(f, length, false, mode, errp) >= 0;
 }
 
-/* ---- L1 table --------------------------------------------------------------------- */
+/* ---- L1 table ---------------------------------------------------------- */
 
 /* Larger arrays in memory, new entries empty.  Lock held. */
 static int extend_l1(struct qcow2 *s, uint32_t entries)
@@ -106,48 +106,63 @@ static void drop_tables(struct qcow2 *s, int64_t length, int64_t old_length)
     }
 }
 
-/* ---- preallocation ------------------------------------------------------------------ */
+/* ---- preallocation ----------------------------------------------------- */
 
 static int write_zero_run(struct qcow2 *s, int64_t host, int64_t bytes)
 {
     return node_pwrite_zeroes(qcow2_file(s), host, bytes, 0);
 }
 
-/* Allocate a run from OFFSET; *BYTES is how far, *END behind it in the file. */
-static int preallocate_run(struct qcow2 *s, int64_t offset, int64_t end,
-                           int64_t *bytes, int64_t *file_end)
+/* Clusters for a run of N from OFFSET without any; *N is how many there are
+ * now.  Lock held. */
+static int preallocate_run(struct qcow2 *s, int64_t offset, int64_t *n,
+                           int64_t *file_end)
+{
+    struct qcow2_l2_change change = { .op = QCOW2_L2_RESERVE };
+    int64_t bytes;
+    bool fresh;
+    int ret = 0;
+
+    *n = qcow2_alloc_run(s, *n, false, &change.host, &fresh);
+    if (*n < 0) {
+        return *n;
+    }
+    bytes = *n << s->cluster_bits;
+    if (!fresh) {
+        lock_release(&s->lock);
+        ret = write_zero_run(s, change.host, bytes);
+        lock_acquire(&s->lock);
+    }
+    if (ret == 0) {
+        ret = qcow2_l2_set(s, offset, bytes, &change);
+    }
+    if (ret < 0) {
+        qcow2_refcount_release(s, change.host, *n);
+    }
+    *file_end = MAX(*file_end, change.host + bytes);
+    return ret;
+}
+
+/* One step from OFFSET; *BYTES is how far it went. */
+static int preallocate_step(struct qcow2 *s, int64_t offset, int64_t end,
+                            int64_t *bytes, int64_t *file_end)
 {
     struct qcow2_map map;
-    int64_t n, host;
-    bool fresh;
+    int64_t n;
     int ret = qcow2_writeback_some(s);
 
     if (ret == 0) {
         ret = qcow2_lookup_for_write(s, offset, end - offset, &map);
     }
-    *bytes = map.bytes;
-    if (ret < 0 || (map.type != QCOW2_UNALLOCATED &&
-                    map.type != QCOW2_ZERO_PLAIN)) {
+    if (ret < 0) {
         return ret;
     }
-    n = MIN(map.bytes >> s->cluster_bits, qcow2_l2_slice_left(s, offset));
-    n = qcow2_alloc_run(s, n, false, &host, &fresh);
-    if (n < 0) {
-        return n;
+    n = MIN(MAX(map.bytes >> s->cluster_bits, 1),
+            qcow2_l2_slice_left(s, offset));
+    if (map.type == QCOW2_UNALLOCATED || map.type == QCOW2_ZERO_PLAIN) {
+        ret = preallocate_run(s, offset, &n, file_end);
     }
     *bytes = n << s->cluster_bits;
-    if (!fresh) {
-        lock_release(&s->lock);
-        ret = write_zero_run(s, host, *bytes);
-        lock_acquire(&s->lock);
-    }
-    if (ret == 0) {
-        ret = qcow2_l2_set(s, offset, n, QCOW2_L2_LINK, host, 0);
-    }
-    if (ret < 0) {
-        qcow2_refcount_release(s, host, n);
-    }
-    *file_end = MAX(*file_end, host + *bytes);
     return ret;
 }
 
@@ -159,7 +174,7 @@ static int preallocate_tables(struct qcow2 *s, int64_t offset, int64_t end,
     LOCK_GUARD(&s->lock);
     while (offset < end && ret == 0) {
         int64_t bytes = 0;
-        ret = preallocate_run(s, offset, end, &bytes, file_end);
+        ret = preallocate_step(s, offset, end, &bytes, file_end);
         offset += bytes;
     }
     return ret < 0 ? ret : qcow2_writeback_all(s);
@@ -208,29 +223,34 @@ static int preallocate(struct qcow2 *s, int64_t old_length, int64_t length,
                                                                      : -EIO;
 }
 
-/* ---- both ways ------------------------------------------------------------------------- */
+/* ---- both ways --------------------------------------------------------- */
 
 /* The rest of the last cluster may hold old data: it must read as zeroes. */
-static int zero_old_tail(struct qcow2 *s, int64_t old_length, int64_t length)
+static int zero_old_tail(struct qcow2 *s, int64_t offset, int64_t length)
 {
-    int64_t end = MIN(qcow2_cluster_end(s, old_length), length);
+    int64_t end = MIN(qcow2_cluster_end(s, offset), length);
     g_autofree uint8_t *zeroes = NULL;
-    struct qcow2_map map;
-    int ret;
+    int ret = 0;
 
-    if (old_length >= end) {
+    if (offset >= end) {
         return 0;
     }
-    lock_acquire(&s->lock);
-    ret = qcow2_lookup(s, old_length, end - old_length, false, &map);
-    lock_release(&s->lock);
-    if (ret < 0 || map.type == QCOW2_UNALLOCATED ||
-        map.type == QCOW2_ZERO_PLAIN || map.type == QCOW2_ZERO_ALLOC) {
-        return ret;
+    zeroes = g_try_malloc0(end - offset);
+    if (!zeroes) {
+        return -ENOMEM;
     }
-    zeroes = g_try_malloc0(end - old_length);
-    return zeroes ? qcow2_pwrite(s->node, old_length, end - old_length,
-                                 zeroes, 0) : -ENOMEM;
+    while (offset < end && ret == 0) {
+        struct qcow2_map map;
+        lock_acquire(&s->lock);
+        ret = qcow2_lookup(s, offset, end - offset, false, &map);
+        lock_release(&s->lock);
+        if (ret == 0 && (map.type == QCOW2_NORMAL ||
+                         map.type == QCOW2_TYPE_COMPRESSED)) {
+            ret = qcow2_pwrite(s->node, offset, map.bytes, zeroes, 0);
+        }
+        offset += ret == 0 ? map.bytes : 0;
+    }
+    return ret;
 }
 
 static int grow(struct qcow2 *s, int64_t old_length, int64_t length,
@@ -307,7 +327,8 @@ static bool check_request(struct qcow2 *s, int64_t length,
         error_set(errp, "Preallocation can't be used for shrinking an image");
         return false;
     }
-    if (s->node->header_backing_file && prealloc != PREALLOC_MODE_OFF) {
+    if (s->node->header_backing_file && prealloc != PREALLOC_MODE_OFF &&
+        s->n_subs == 1) {
         error_set(errp, "Backing file and preallocation can only be used at "
                   "the same time if extended_l2 is on");
         return false;

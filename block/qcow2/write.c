@@ -32,7 +32,7 @@ static void advance(struct request *r, int64_t bytes)
     r->bytes -= bytes;
 }
 
-/* ---- in place ------------------------------------------------------------------ */
+/* ---- in place ---------------------------------------------------------- */
 
 /* Write what lies in place at the start of R, which shrinks.  0 or -errno,
  * -EAGAIN with BLK_NOWAIT: nothing done. */
@@ -66,16 +66,15 @@ static int write_in_place(struct qcow2 *s, struct request *r)
     return ret;
 }
 
-/* ---- new clusters ----------------------------------------------------------------- */
+/* ---- new clusters ------------------------------------------------------ */
 
-/* Data for new clusters (or old ones that read as zeroes): [start, end) is
- * what of them must be written. */
+/* A stretch of data for clusters that are new, or old without data. */
 struct fill {
-    int64_t host;               /* of the first cluster */
+    int64_t cluster_host;       /* of the first cluster */
+    int64_t n_new;              /* clusters allocated for it; 0: old ones */
     int64_t offset, bytes;      /* guest's data */
-    int64_t head, tail;         /* bytes around it, to the clusters' ends */
+    int64_t head, tail;         /* around it, to where L2 entries can say it */
     bool fresh;                 /* the clusters read as zeroes */
-    bool held;                  /* they were the guest's already */
 };
 
 /* What the guest reads now in the rest of a cluster; zeroes behind the end. */
@@ -88,7 +87,7 @@ static int read_rest(struct qcow2 *s, int64_t offset, int64_t bytes,
     return n ? qcow2_read_held(s, offset, n, buf, 0) : 0;
 }
 
-/* Need [offset, +bytes), the rest of a cluster, be written? */
+/* Need [offset, +bytes), the rest of a (sub)cluster, be written? */
 static int rest_needed(struct qcow2 *s, const struct fill *f, int64_t offset,
                        int64_t bytes)
 {
@@ -144,7 +143,7 @@ static int write_joined(struct qcow2 *s, const struct fill *f,
 
 static int write_fill(struct qcow2 *s, struct fill *f, const uint8_t *data)
 {
-    int64_t host = f->host + f->head;
+    int64_t host = f->cluster_host + (f->offset & (s->cluster_bytes - 1));
     int head = rest_needed(s, f, f->offset - f->head, f->head);
     int tail = rest_needed(s, f, f->offset + f->bytes, f->tail);
     int ret;
@@ -167,33 +166,47 @@ static int write_fill(struct qcow2 *s, struct fill *f, const uint8_t *data)
     return ret < 0 ? ret : qcow2_file_pwrite(s, host, f->bytes, data, 0);
 }
 
-/* Clusters from R's first on, of one L2 slice, that need new clusters. */
-static int64_t count_new(struct qcow2 *s, const struct request *r)
+/* Lock held: the clusters for R's start, up to the end of a run. */
+static int allocate(struct qcow2 *s, const struct request *r, struct fill *f)
 {
-    int64_t start = qcow2_cluster_start(s, r->offset), o = start;
-    int64_t end = qcow2_cluster_end(s, r->offset + r->bytes);
+    int64_t in_cluster = r->offset & (s->cluster_bytes - 1);
+    int64_t n = (in_cluster + r->bytes + s->cluster_bytes - 1) >>
+                s->cluster_bits;
+    int ret = qcow2_l2_count_new(s, r->offset, n, &n);
 
-    end = MIN(end, start + (qcow2_l2_slice_left(s, start) << s->cluster_bits));
-    while (o < end) {
-        struct qcow2_map map;
-        int ret = qcow2_lookup(s, o, end - o, false, &map);
-        if (ret < 0) {
-            return ret;
-        }
-        if (map.copied) {
-            break;
-        }
-        o += map.bytes;
+    if (ret < 0) {
+        return ret;
     }
-    return (o - start) >> s->cluster_bits;
+    f->n_new = qcow2_alloc_run(s, n, false, &f->cluster_host, &f->fresh);
+    if (f->n_new <= 0) {
+        return f->n_new < 0 ? f->n_new : -EIO;
+    }
+    f->bytes = MIN(r->bytes, (f->n_new << s->cluster_bits) - in_cluster);
+    return 0;
 }
 
-/* Lock held: find or allocate the clusters for a step of R. */
+/* Lock held: how much around the data is part of the change. */
+static int find_edges(struct qcow2 *s, struct fill *f)
+{
+    int64_t end = f->offset + f->bytes, unit = s->sub_bytes;
+    int first = 0, last = 0;
+
+    if (f->n_new > 0) {
+        first = qcow2_l2_has_data(s, f->offset);
+        last = qcow2_l2_has_data(s, end - 1);
+    }
+    if (first < 0 || last < 0) {
+        return first < 0 ? first : last;
+    }
+    f->head = f->offset & ((first ? s->cluster_bytes : unit) - 1);
+    f->tail = -end & ((last ? s->cluster_bytes : unit) - 1);
+    return 0;
+}
+
+/* Lock held: find or allocate the place for a step of R. */
 static int step_begin(struct qcow2 *s, const struct request *r,
                       struct qcow2_map *map, struct fill *f)
 {
-    int64_t in_cluster = r->offset & (s->cluster_bytes - 1);
-    int64_t n;
     int ret = qcow2_writeback_some(s);
 
     if (ret == 0) {
@@ -202,30 +215,33 @@ static int step_begin(struct qcow2 *s, const struct request *r,
     if (ret < 0) {
         return ret;
     }
-    *f = (struct fill) { .offset = r->offset, .head = in_cluster };
-    f->held = map->copied;
-    if (f->held) {
-        f->host = map->host - in_cluster;
+    *f = (struct fill) { .offset = r->offset };
+    if (map->copied) {
+        f->cluster_host = map->host - (r->offset & (s->cluster_bytes - 1));
         f->bytes = map->bytes;
-        return qcow2_check_overlap(s, 0, map->host, map->bytes);
+        ret = qcow2_check_overlap(s, 0, map->host, map->bytes);
+    } else {
+        ret = allocate(s, r, f);
     }
-    n = count_new(s, r);
-    if (n > 0) {
-        n = qcow2_alloc_run(s, n, false, &f->host, &f->fresh);
+    if (ret == 0) {
+        ret = find_edges(s, f);
+        if (ret < 0 && f->n_new > 0) {
+            qcow2_refcount_release(s, f->cluster_host, f->n_new);
+        }
     }
-    if (n <= 0) {
-        return n < 0 ? n : -EIO;
-    }
-    f->bytes = MIN(r->bytes, (n << s->cluster_bits) - in_cluster);
-    return 0;
+    return ret;
 }
 
 /* One step under the exclusive hold; R shrinks. */
 static int write_step(struct qcow2 *s, struct request *r)
 {
+    struct qcow2_l2_change change = {
+        .op = QCOW2_L2_LINK,
+        .free_flags = s->opt.discard_other ? QCOW2_FREE_DISCARD : 0,
+    };
     struct qcow2_map map;
     struct fill f;
-    int64_t n;
+    int64_t start, end;
     int ret;
 
     lock_acquire(&s->lock);
@@ -234,21 +250,21 @@ static int write_step(struct qcow2 *s, struct request *r)
     if (ret < 0) {
         return ret;
     }
-    if (f.held && map.type == QCOW2_NORMAL) {
+    if (map.copied && map.type == QCOW2_NORMAL) {
         ret = qcow2_file_pwrite(s, map.host, map.bytes, r->buf, 0);
         advance(r, ret < 0 ? 0 : map.bytes);
         return ret;
     }
-    f.tail = -(f.head + f.bytes) & (s->cluster_bytes - 1);
-    n = (f.head + f.bytes + f.tail) >> s->cluster_bits;
+    start = f.offset - f.head;
+    end = f.offset + f.bytes + f.tail;
     ret = write_fill(s, &f, r->buf);
     lock_acquire(&s->lock);
     if (ret == 0) {
-        ret = qcow2_l2_set(s, r->offset, n, QCOW2_L2_LINK, f.host,
-                           s->opt.discard_other ? QCOW2_FREE_DISCARD : 0);
+        change.host = f.cluster_host;
+        ret = qcow2_l2_set(s, start, end - start, &change);
     }
-    if (ret < 0 && !f.held) {
-        qcow2_refcount_release(s, f.host, n);   /* I2 */
+    if (ret < 0 && f.n_new > 0) {
+        qcow2_refcount_release(s, f.cluster_host, f.n_new);     /* I2 */
     }
     lock_release(&s->lock);
     if (ret == 0) {

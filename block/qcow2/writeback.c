@@ -55,7 +55,7 @@ int qcow2_file_pwrite(struct qcow2 *s, int64_t offset, int64_t bytes,
     return node_pwrite(qcow2_file(s), offset, bytes, buf, flags);
 }
 
-/* ---- stages ------------------------------------------------------------------- */
+/* ---- stages ------------------------------------------------------------ */
 
 static bool stage_init(struct stage *st, size_t bytes)
 {
@@ -161,7 +161,7 @@ static size_t array_bytes(uint32_t entries, const uint8_t *dirty)
     return n * QCOW2_TABLE_CHUNK * 8;
 }
 
-/* ---- the cut -------------------------------------------------------------------- */
+/* ---- the cut ----------------------------------------------------------- */
 
 static void cut_deinit(struct cut *cut)
 {
@@ -176,7 +176,8 @@ static void cut_deinit(struct cut *cut)
 
 static bool wants_refcounts(const struct qcow2 *s, bool all)
 {
-    return all || !s->lazy_dirty || s->ref_cache.n_dirty >= s->ref_cache.max / 2;
+    return all || !s->lazy_dirty ||
+           s->ref_cache.n_dirty >= s->ref_cache.max / 2;
 }
 
 static int cut_init(struct qcow2 *s, struct cut *cut, bool all)
@@ -254,7 +255,7 @@ static void cut_done(struct qcow2 *s, struct cut *cut, bool failed)
     g_array_prepend_vals(s->frees, cut->frees->data, cut->frees->len);
 }
 
-/* ---- writing it ------------------------------------------------------------------- */
+/* ---- writing it -------------------------------------------------------- */
 
 /* A table that the header names lies somewhere else now; the old place is
  * free when the cut is through. */
@@ -415,7 +416,13 @@ int qcow2_meta_flush(struct qcow2 *s)
 int qcow2_flush_to_os(struct node *n)
 {
     struct qcow2 *s = n->state;
+    int64_t interval_ns = s->opt.cache_clean_seconds * 1000000000;
+    int64_t now = interval_ns ? clock_ns() : 0;
+    int ret;
 
     LOCK_GUARD(&s->lock);
-    return qcow2_writeback(s);
+    ret = qcow2_writeback(s);
+    qcow2_table_clean(&s->l2_cache, now, interval_ns);
+    qcow2_table_clean(&s->ref_cache, now, interval_ns);
+    return ret;
 }
