@@ -3,8 +3,8 @@
  * Backing chains: what options or headers name, opened one below the other.
  *
  * Not recursive: a chain is as long as its files say.  It may not be longer
- * than the graph may be deep, and a file that was met already in the chain
- * ends it with an error, by whatever name.
+ * than the graph may be deep, and a file whose header was followed once must
+ * not come again, by whatever name.
  */
 #include "block/open-priv.h"
 
@@ -19,7 +19,8 @@ struct file_id {
 
 struct chain {
     struct open_session *session;
-    GArray *ids;                /* struct file_id: host files met so far */
+    GArray *ids;                /* struct file_id: host files whose headers
+                                   were followed so far */
     GPtrArray *resolved;        /* nodes whose backing came from the header */
 };
 
@@ -84,6 +85,7 @@ static struct node *open_header_backing(struct chain *c, struct node *n,
                               .format = n->header_backing_format };
     struct node *backing;
 
+    note_file(c, n);
     if (!filename || !check_loop(c, filename, errp)) {
         return NULL;
     }
@@ -135,7 +137,6 @@ static bool chain_step(struct chain *c, struct node *n, struct node **next,
     bool goes_on;
 
     *next = NULL;
-    note_file(c, n);
     backing = open_backing(c, n, &goes_on, &err);
     if (err) {
         error_prepend(&err, "Could not open backing file: ");

@@ -75,13 +75,10 @@ static void inherit_options(BlockdevOptions *o, const struct node *parent,
     default_bool(&o->cache->has_no_flush, &o->cache->no_flush,
                  parent && parent->cache_no_flush);
     if (!o->has_discard) {
-        /* Formats decide themselves what they pass down. */
-        bool unmap = parent && !cow &&
-                     (!parent->driver->is_filter || parent->discard_unmap);
-
+        /* What a node passes down it has decided itself. */
         o->has_discard = true;
-        o->discard = unmap ? BLOCKDEV_DISCARD_OPTIONS_UNMAP
-                           : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
+        o->discard = parent ? BLOCKDEV_DISCARD_OPTIONS_UNMAP
+                            : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
     }
 }
 

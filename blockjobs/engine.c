@@ -9,7 +9,7 @@
 enum {
     FIRST_WORKERS = 4,                  /* of a burst; more if it helps */
     MAX_WORKERS = 64,
-    SLOW_COPY_NS = 4 * 1000 * 1000,
+    SLOW_COPY_NS = 2 * 1000 * 1000,
     SLICE_NS = 100 * 1000 * 1000,       /* what the speed limit may save up */
     MAX_ZERO_RUN_BYTES = 64 << 20,      /* of one write of zeroes */
     IGNORED_ERROR_NS = 10 * 1000 * 1000,/* before what failed is tried again */

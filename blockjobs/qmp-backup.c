@@ -109,20 +109,20 @@ static bool create_image(const struct new_image *i, struct error **errp)
 {
     const struct driver *drv = driver_find(i->format);
 
-    if (!drv || (!drv->is_format && strcmp(i->format, "file") != 0)) {
+    if (!drv) {
         error_set(errp, "Unknown file format '%s'", i->format);
+        return false;
+    }
+    if (!drv->create) {
+        error_set(errp, "Format driver '%s' does not support image creation",
+                  i->format);
         return false;
     }
     print_formatting(i);
     if (strcmp(i->format, "qcow2") == 0) {
         return create_file(i->filename, 0, errp) && create_qcow2(i, errp);
     }
-    if (strcmp(i->format, "raw") == 0 || strcmp(i->format, "file") == 0) {
-        return create_file(i->filename, i->length, errp);
-    }
-    error_set(errp, "Format driver '%s' does not support image creation",
-              i->format);
-    return false;
+    return create_file(i->filename, i->length, errp);   /* raw, file */
 }
 
 /*

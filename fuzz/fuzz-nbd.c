@@ -5,7 +5,7 @@
  * the first request, everything negotiated.  The server may hang up, but must
  * serve the next client.
  */
-#include <string.h>
+#include <stdlib.h>
 #include <sys/socket.h>
 #include "base/control.h"
 #include "bitmaps/dirty-bitmap.h"
@@ -16,6 +16,12 @@ enum { DISK_BYTES = 1 << 20 };
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct fake_server server;
+
+/* Leaves no socket behind. */
+static void teardown(void)
+{
+    fake_server_stop(&server);
+}
 
 static void setup(void)
 {
@@ -36,6 +42,7 @@ static void setup(void)
                           dirty_bitmap_new(disk->node.bitmaps, "b", 4096,
                                            DISK_BYTES, NULL), NULL);
     nbd_export_publish(e);
+    atexit(teardown);
 }
 
 /* Flags, structured replies, both kinds of context, GO. */

@@ -20,6 +20,7 @@ from .server import Server, ServerFailed
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DEFAULT_SERVER = os.path.join(HERE, '..', 'build', 'server', 'blockjobd')
+DEFAULT_CLIENT = os.path.join(HERE, '..', 'build', 'tools', 'blockjobctl')
 TEST_LIMIT = 60
 
 
@@ -30,6 +31,8 @@ def pytest_addoption(parser):
                     help='what is tested; qemu is the reference')
     group.addoption('--blockjobd', default=DEFAULT_SERVER, metavar='PATH',
                     help='the server binary (default build/server/blockjobd)')
+    group.addoption('--blockjobctl', default=DEFAULT_CLIENT, metavar='PATH',
+                    help='the client (default build/tools/blockjobctl)')
     group.addoption('--seeds', type=int, default=3, metavar='N',
                     help='how many seeds a random scenario runs')
     group.addoption('--first-seed', type=int, default=1, metavar='N')

@@ -9,6 +9,7 @@ the daemon when QEMU is tested: it has SHUTDOWN events and query-status.
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -253,8 +254,7 @@ class Server:
         try:
             code = self.proc.wait(timeout)
         except subprocess.TimeoutExpired:
-            self.proc.send_signal(signal.SIGABRT)
-            time.sleep(0.2)
+            self._log_stacks()
             self.proc.kill()
             self.proc.wait(STOP_TIMEOUT)
             self._close_monitor()
@@ -263,6 +263,20 @@ class Server:
         self._close_monitor()
         self._judge(code)
         return code
+
+    def _log_stacks(self):
+        """Where its threads are, if there is a debugger."""
+        if not shutil.which('gdb'):
+            return
+        try:
+            done = subprocess.run(
+                ['gdb', '-p', str(self.proc.pid), '-batch', '-nx', '-ex',
+                 'thread apply all bt 25'], capture_output=True, text=True,
+                timeout=60, check=False, stdin=subprocess.DEVNULL)
+        except subprocess.TimeoutExpired:
+            return
+        self.log += [line for line in done.stdout.splitlines()
+                     if line.startswith(('#', 'Thread'))]
 
     def _judge(self, code):
         text = self.stderr()

@@ -81,6 +81,21 @@ def test_file_errors(server, images):
     assert server.qmp('query-jobs') == []
 
 
+@pytest.mark.ours('QEMU writes to the end first')
+@pytest.mark.parametrize('how', ['quit', 'cancel'])
+def test_cancel_preallocation(server, images, how):
+    """Writing a terabyte of zeroes can be stopped."""
+    job = create_image(server, driver='file', filename=images.path('f'),
+                       size=1 << 40, preallocation='full')
+    if how == 'quit':
+        assert {'return': {}} in server.quit()
+        return
+    job.cancel()
+    job.wait('concluded', timeout=10)
+    assert job.steps[-2:] == ['aborting', 'concluded']
+    job.dismiss()
+
+
 @pytest.mark.parametrize('options,desc', [
     ({'driver': 'file'}, "Parameter 'options.filename' is missing"),
     ({'driver': 'file', 'filename': 'x'},

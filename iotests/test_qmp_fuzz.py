@@ -108,8 +108,9 @@ def test_random_arguments(server, images, seed):
     for i in range(1500):
         command = rnd.choice(busy if rnd.random() < 0.9 else commands)
         arguments = maker.value(schema.command(command)['arg-type'])
-        if 'latency-ns' in json.dumps(arguments):
-            continue        # it means to be slow
+        text = json.dumps(arguments)
+        if 'latency-ns' in text or '"full"' in text and 'prealloc' in text:
+            continue        # they mean to take long, or to fill the disk
         if not isinstance(arguments, dict):
             arguments = {}
         try:
@@ -121,7 +122,7 @@ def test_random_arguments(server, images, seed):
             server.qmp('query-version')
             server.mon.received.clear()
             del server.log[:-100]
-    assert n_good > 50
+    assert n_good > 20
     for query in ('query-named-block-nodes', 'query-jobs', 'query-block-jobs',
                   'query-block-exports', 'query-block'):
         server.qmp(query)
