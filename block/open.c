@@ -243,6 +243,9 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
         return NULL;
     }
     node_refresh_limits(n);
+    if (n->header_backing_file && n->header_backing_file[0] == '\0') {
+        g_clear_pointer(&n->header_backing_file, g_free);
+    }
     if (!n->auto_backing_file) {
         n->auto_backing_file = g_strdup(n->header_backing_file);
     }

@@ -161,6 +161,16 @@ static void wait_error(void)
     }
 }
 
+static void wait_progress(int64_t bytes)
+{
+    while (__atomic_load_n(&job_find("j")->progress_current,
+                           __ATOMIC_RELAXED) < bytes) {
+        CONTROL_YIELD {
+            g_usleep(1000);
+        }
+    }
+}
+
 static void wait_status(JobStatus status)
 {
     while (job_find("j")->status != status) {
@@ -382,12 +392,7 @@ static int64_t run_with_bitmap(BitmapSyncMode mode, bool cancel)
     a->speed = 1;               /* the first copy goes through */
     g_assert_true(qmp_blockdev_backup(a, NULL));
     g_assert_cmpint(job_find("j")->progress_total, ==, 2 * CLUSTER);
-    while (__atomic_load_n(&job_find("j")->progress_current,
-                           __ATOMIC_RELAXED) != CLUSTER) {
-        CONTROL_YIELD {
-            g_usleep(1000);
-        }
-    }
+    wait_progress(CLUSTER);
     g_assert_true(dirty_bitmap_busy(bm));
     guest_write(5 * CLUSTER, 1, 1);
     if (cancel) {
@@ -528,6 +533,7 @@ static void test_cbw_break_snapshot(void)
     a->has_speed = true;
     a->speed = 1;
     g_assert_true(qmp_blockdev_backup(a, NULL));
+    wait_progress(16 * CLUSTER);    /* the first copy, then it sleeps */
     limit_files(CLUSTER);
     CONTROL_YIELD {
         /* The write itself is below the limit, the copy of its unit not. */

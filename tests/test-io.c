@@ -369,67 +369,69 @@ static void file_teardown(struct node *n)
     node_teardown(n);
 }
 
+enum { FILE_BYTES = 300 * 1024 + 700 };
+
+/* One random request, checked against MODEL. */
+static void file_step(struct node *n, GRand *rnd, uint8_t *model, int step)
+{
+    int64_t offset = g_rand_int_range(rnd, 0, FILE_BYTES + FILE_BYTES / 2);
+    int64_t bytes = g_rand_int_range(rnd, 1, 40000);
+    int what = g_rand_int_range(rnd, 0, 5);
+    g_autofree uint8_t *buf = g_malloc(bytes + 1);
+    struct block_status st;
+    int ret;
+
+    if (what == 0) {
+        g_assert_cmpint(node_pwrite_zeroes(n, offset, bytes,
+                                           g_rand_boolean(rnd) ? BLK_MAY_UNMAP
+                                                               : 0), ==, 0);
+        memset(model + offset, 0, bytes);
+    } else if (what == 1) {
+        g_autofree uint8_t *data = random_bytes(rnd, bytes);
+        g_assert_cmpint(node_pwrite(n, offset, bytes, data,
+                                    step % 50 ? 0 : BLK_FUA), ==, 0);
+        memcpy(model + offset, data, bytes);
+    } else if (what == 2) {
+        /* What it says is zero is zero. */
+        g_assert_cmpint(node_block_status(n, true, offset, bytes, &st), ==, 0);
+        if (st.bytes && (st.flags & STATUS_ZERO)) {
+            g_assert_true(buffer_is_zero(model + offset, st.bytes));
+        }
+    } else {
+        uint8_t *p = buf + (step & 1);
+        ret = node_pread(n, offset, bytes, p, what == 3 ? BLK_NOWAIT : 0);
+        g_assert_true(ret == 0 || (ret == -EAGAIN && what == 3));
+        if (ret == 0) {
+            g_assert_cmpmem(p, bytes, model + offset, bytes);
+        }
+    }
+}
+
 static void file_model(bool direct)
 {
-    enum { SIZE = 300 * 1024 + 700 };
     struct node n;
     g_autofree char *path = temp_path();
     g_autoptr(GRand) rnd = g_rand_new_with_seed(3);
-    g_autofree uint8_t *model = g_malloc0(SIZE * 2);
-    g_autofree uint8_t *got = g_malloc(SIZE * 2 + 1);
-    int64_t length;
+    g_autofree uint8_t *model = g_malloc0(FILE_BYTES * 2);
+    g_autofree char *content = NULL;
+    gsize size;
 
-    g_assert_true(g_file_set_contents(path, (char *)model, SIZE, NULL));
+    g_assert_true(g_file_set_contents(path, (char *)model, FILE_BYTES, NULL));
     if (file_setup_node(&n, path, direct) < 0) {
         node_teardown(&n);
         g_unlink(path);
         g_test_skip("no O_DIRECT here");
         return;
     }
-    length = n.length_bytes;
-    g_assert_cmpint(length, ==, (SIZE + 511) / 512 * 512);
+    g_assert_cmpint(n.length_bytes, ==, (FILE_BYTES + 511) / 512 * 512);
     for (int step = 0; step < 2000; step++) {
-        int64_t offset = g_rand_int_range(rnd, 0, SIZE + SIZE / 2);
-        int64_t bytes = g_rand_int_range(rnd, 1, 40000);
-        int what = g_rand_int_range(rnd, 0, 5);
-        if (what == 0) {
-            g_assert_cmpint(node_pwrite_zeroes(&n, offset, bytes,
-                                g_rand_boolean(rnd) ? BLK_MAY_UNMAP : 0),
-                            ==, 0);
-            memset(model + offset, 0, bytes);
-        } else if (what == 1) {
-            g_autofree uint8_t *buf = random_bytes(rnd, bytes);
-            g_assert_cmpint(node_pwrite(&n, offset, bytes, buf,
-                                        step % 50 ? 0 : BLK_FUA), ==, 0);
-            memcpy(model + offset, buf, bytes);
-        } else if (what == 2) {
-            /* What it says is zero is zero. */
-            struct block_status st;
-            g_assert_cmpint(node_block_status(&n, true, offset, bytes, &st),
-                            ==, 0);
-            if (st.bytes && (st.flags & STATUS_ZERO)) {
-                g_assert_true(buffer_is_zero(model + offset, st.bytes));
-            }
-        } else {
-            uint8_t *p = got + (step & 1);
-            int ret = node_pread(&n, offset, bytes, p,
-                                 what == 3 ? BLK_NOWAIT : 0);
-            g_assert_true(ret == 0 || (ret == -EAGAIN && what == 3));
-            if (ret == 0) {
-                g_assert_cmpmem(p, bytes, model + offset, bytes);
-            }
-        }
+        file_step(&n, rnd, model, step);
     }
     g_assert_cmpint(node_flush(&n), ==, 0);
-    length = n.length_bytes;
+    g_assert_true(g_file_get_contents(path, &content, &size, NULL));
+    g_assert_cmpint(size, <=, n.length_bytes);
+    g_assert_cmpmem(content, size, model, size);
     file_teardown(&n);
-    {
-        g_autofree char *content = NULL;
-        gsize size;
-        g_assert_true(g_file_get_contents(path, &content, &size, NULL));
-        g_assert_cmpint(size, <=, length);
-        g_assert_cmpmem(content, size, model, size);
-    }
     g_unlink(path);
 }
 

@@ -109,6 +109,10 @@ static const struct create_case creates[] = {
     { "metadata-512", 3 << 20, "'preallocation': 'metadata', "
       "'cluster-size': 512, 'refcount-bits': 64",
       { "virtual size: 3 MiB" } },
+    { "extended", 64 << 20, "'extended-l2': true",
+      { "extended l2: true" } },
+    { "extended-metadata", 64 << 20, "'extended-l2': true, "
+      "'preallocation': 'metadata'", { "extended l2: true" } },
     { "falloc", 20 << 20, "'preallocation': 'falloc'",
       { "virtual size: 20 MiB", "disk size: 20" } },
     { "full", 20 << 20, "'preallocation': 'full'",
@@ -183,6 +187,31 @@ static void test_backing(void)
     }
 }
 
+static void test_data_file(gconstpointer raw)
+{
+    g_autofree char *path = test_path("d.qcow2"), *data = test_path("d.data");
+    g_autofree char *options = g_strdup_printf("'data-file': {'driver': "
+        "'file', 'filename': '%s'}, 'data-file-raw': %s", data,
+        raw ? "true" : "false");
+    g_autofree char *info = NULL;
+    AUTO_ERROR(err);
+
+    CONTROL_GUARD();
+    sh_ok("yes | head -c 1000000 > '%s'", data);
+    if (!image_create(path, 4 << 20, options, &err)) {
+        g_error("%s", error_text(err));
+    }
+    image_check(path);
+    info = sh_text("qemu-img info '%s'; stat -c '%%s bytes' '%s'", path, data);
+    g_assert_nonnull(strstr(info, "data file: "));
+    g_assert_nonnull(strstr(info, raw ? "data file raw: true"
+                                      : "data file raw: false"));
+    g_assert_nonnull(strstr(info, "4194304 bytes"));
+    sh_ok("qemu-io -f qcow2 -c 'read -P 0 0 4M' -c 'write -P 1 0 1M' "
+          "'%s' | grep -v 'verification failed'", path);
+    image_check(path);
+}
+
 /* An old, longer file: nothing of it shows. */
 static void test_over_old(void)
 {
@@ -246,6 +275,9 @@ int main(int argc, char **argv)
     }
     g_test_add_func("/qcow2-create/file-length", test_file_length);
     g_test_add_func("/qcow2-create/backing", test_backing);
+    g_test_add_data_func("/qcow2-create/data-file", NULL, test_data_file);
+    g_test_add_data_func("/qcow2-create/data-file-raw", "raw",
+                         test_data_file);
     g_test_add_func("/qcow2-create/over-old", test_over_old);
     g_test_add_func("/qcow2-create/info", test_info);
     ret = g_test_run();

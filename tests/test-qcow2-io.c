@@ -214,6 +214,14 @@ static const struct image_case cases[] = {
       "'discard': 'unmap'", 30000, 4, 300 },
     { "extended-no-unref", "-o extended_l2=on", "'discard': 'unmap', "
       "'discard-no-unref': true", 30000, 4, 300 },
+    { "data-file", "-o data_file=%DATA%", "'discard': 'unmap'", 30000, 4,
+      300 },
+    { "data-file-raw", "-o data_file=%DATA%,data_file_raw=on",
+      "'discard': 'unmap'", 30000, 4, 300 },
+    { "data-file-extended", "-o data_file=%DATA%,extended_l2=on",
+      "'discard': 'unmap'", 30000, 4, 300 },
+    { "data-file-raw-extended", "-o data_file=%DATA%,data_file_raw=on,"
+      "extended_l2=on,cluster_size=16k", "'discard': 'unmap'", 9000, 4, 300 },
     { "pass-other", "-o cluster_size=4k", "'discard': 'unmap', "
       "'pass-discard-other': true", 50000, 4, 300 },
 };
@@ -223,17 +231,24 @@ static void test_case(gconstpointer data)
     const struct image_case *c = data;
     g_autofree char *path = test_path("case.qcow2");
     g_autofree uint8_t *model = g_malloc0(DISK);
+    g_autofree char *data_file = test_path("case.data");
+    char **parts = g_strsplit(c->create, "%DATA%", 2);
+    g_autofree char *create = g_strjoinv(data_file, parts);
     struct image im;
 
     CONTROL_GUARD();
-    sh_ok("qemu-img create -q -f qcow2 %s %s %" G_GINT64_FORMAT, c->create,
-          path, DISK);
+    g_strfreev(parts);
+    sh_ok("rm -f %s; qemu-img create -q -f qcow2 %s %s %" G_GINT64_FORMAT,
+          data_file, create, path, DISK);
     for (int round = 0; round < 2; round++) {
         image_open_ok(&im, path, c->open);
         run_workers(&im, model, c->block, c->n_workers, c->n_ops);
         image_close(&im);
         image_check(path);
         image_compare(path, model, DISK);
+        if (strstr(create, "data_file_raw")) {
+            sh_ok("qemu-img compare -f raw -F qcow2 %s %s", data_file, path);
+        }
     }
 }
 
@@ -401,6 +416,15 @@ int main(int argc, char **argv)
                                                 "/", variants[i].name, NULL);
             g_test_add_data_func(name, variants[i].create, tests[k].fn);
         }
+    }
+    for (int i = 0; i < 2; i++) {
+        g_autofree char *text = g_strdup_printf(
+            "-o data_file=%s/resize.data,data_file_raw=%s", test_dir(),
+            i ? "on" : "off");
+        const char *create = g_intern_string(text);
+        g_test_add_data_func(i ? "/qcow2-io/resize/data-file-raw"
+                               : "/qcow2-io/resize/data-file",
+                             create, test_resize);
     }
     for (int mode = PREALLOC_MODE_METADATA; mode <= PREALLOC_MODE_FULL;
          mode++) {

@@ -112,9 +112,14 @@ static const struct open_case open_cases[] = {
       { 0x7a, 8, UINT64_C(0x68756d6d69656200) } }, "Unsupported qcow2 "
       "feature(s): hummieb" },
     { "data-file", { { 72, 8, 4 } },
-      "Unsupported qcow2 feature(s): external data file" },
-    { "extended-l2", { { 72, 8, 16 } },
-      "Unsupported qcow2 feature(s): extended L2 entries" },
+      "'data-file' is required for this image" },
+    { "data-file-gone", { { 72, 8, 4 },
+      { 0x70, 8, UINT64_C(0x4441544100000004) },
+      { 0x78, 8, UINT64_C(0x2f6e6f2f00000000) } },
+      "Could not open '/no/': No such file or directory" },
+    { "extended-l2", { { 72, 8, 16 } }, NULL },
+    { "extended-l2-small", { { 72, 8, 16 }, { 20, 4, 12 } },
+      "Unsupported subcluster size: 128" },
     { "corrupt", { { 72, 8, 2 } },
       "qcow2: Image is corrupt; cannot be opened read/write" },
     { "corrupt-read-only", { { 72, 8, 2 } }, NULL, true },
@@ -194,6 +199,7 @@ static void emit(QAPIEvent type, json_t *object)
         event.text = g_strdup(json_string_value(json_object_get(data, "msg")));
         event.fatal = json_is_true(json_object_get(data, "fatal"));
     }
+    json_decref(object);
 }
 
 struct run_case {
@@ -257,6 +263,13 @@ static const struct run_case run_cases[] = {
     { "compressed-garbage", { { 0x30000, 8, COPIED | 0x40000 },
                               { 0x40000, 8, (UINT64_C(1) << 62) | 0x50200 } },
       NULL, 'R' },
+    { "subclusters-both", { { 72, 8, 16 }, { 0x30000, 8, COPIED | 0x40000 },
+                            { 0x40008, 8, UINT64_C(0x1ffffffff) } },
+      "Invalid cluster entry found (L2 offset: 0x40000, L2 index: 0)", 'r' },
+    { "subclusters-nowhere", { { 72, 8, 16 },
+                               { 0x30000, 8, COPIED | 0x40000 },
+                               { 0x40008, 8, 2 } },
+      "Invalid cluster entry found (L2 offset: 0x40000, L2 index: 0)", 'w' },
     { "zero-in-v2", { { 0x30000, 8, COPIED | 0x40000 }, { 0x40000, 8, 1 } },
       "Zero cluster entry found in pre-v3 image (L2 offset: 0x40000, "
       "L2 index: 0)", 'r', false, true },

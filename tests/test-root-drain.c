@@ -102,7 +102,8 @@ static void come_and_go(void)
     struct root *r = new_root(leaf);
     struct quiet_state *s = leaf->state;
 
-    g_assert(root_is_drained(r) == (s->n_quiet > 0));
+    /* A drain that waits for quiet closes it, too. */
+    g_assert(root_is_drained(r) || s->n_quiet == 0);
     if (root_try_enter(r)) {
         g_assert_cmpint(s->n_quiet, ==, 0);
         root_leave(r);

@@ -155,6 +155,11 @@ static void test_cases(void)
         check_len(cases[i].input, strlen(cases[i].input), cases[i].expected);
     }
     check_len("\0{}", 3, "!stray ''\n{}\n");
+    /* Of a long token the beginning is shown, however it was split. */
+    check_len("\"0123456789012345678901234567890123456789012345678901234567890"
+              "123456789\f{}", 74,
+              "!stray '\"01234567890123456789012345678901234567890123456789"
+              "012345678'\n{}\n");
 }
 
 static void test_uint64(void)

@@ -415,7 +415,7 @@ int64_t qcow2_alloc_bytes(struct qcow2 *s, int64_t bytes)
     int64_t start, ret;
 
     LOCK_GUARD(&s->lock);
-    ret = qcow2_alloc_run(s, n, true, &start, NULL);
+    ret = qcow2_alloc_run(s, n, n > 1, &start, NULL);
     return ret < 0 ? ret : start;
 }
 

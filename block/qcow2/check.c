@@ -51,7 +51,10 @@ static int count_entry(struct check *c, uint64_t entry)
 {
     int64_t offset, bytes;
 
-    switch (qcow2_entry_type(entry)) {
+    if (c->s->data) {
+        return 0;       /* it lies elsewhere */
+    }
+    switch (qcow2_entry_type(c->s, entry)) {
     case QCOW2_TYPE_COMPRESSED:
         qcow2_compressed_extent(c->s, entry, &offset, &bytes);
         return add(c, offset, bytes);
@@ -221,8 +224,11 @@ static int mend_counts(struct check *c)
 static uint64_t right_flag(const struct check *c, uint64_t entry)
 {
     uint64_t host = entry & QCOW2_OFFSET_MASK;
-    enum qcow2_type type = qcow2_entry_type(entry);
+    enum qcow2_type type = qcow2_entry_type(c->s, entry);
 
+    if (c->s->data) {
+        return entry;
+    }
     entry &= ~QCOW2_COPIED;
     if ((type == QCOW2_NORMAL || type == QCOW2_ZERO_ALLOC) &&
         c->counts[host >> c->s->cluster_bits] == 1) {

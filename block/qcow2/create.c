@@ -18,8 +18,10 @@ struct layout {
     uint32_t cluster_bytes;
     int64_t reftable_clusters, refblocks, l1_clusters, clusters;
     PreallocMode prealloc;
+    bool grow;                  /* from nothing, by the driver itself */
     const char *backing_file;   /* borrowed, or NULL */
     const char *backing_format; /* static, or NULL */
+    char *data_file;            /* owned; the name to store, or NULL */
 };
 
 /* ---- what may be asked for --------------------------------------------- */
@@ -113,7 +115,7 @@ static bool check_data_file(const BlockdevCreateOptionsQcow2 *o,
         error_set(errp, "Backing file and data-file-raw cannot be used at "
                   "the same time");
     } else {
-        error_set(errp, "External data files (data-file) are not supported");
+        return true;
     }
     return false;
 }
@@ -224,6 +226,14 @@ static bool make_layout(const BlockdevCreateOptionsQcow2 *o, struct layout *l,
         h->incompatible |= QCOW2_INCOMPAT_COMPRESSION;
     }
     l->prealloc = o->has_preallocation ? o->preallocation : PREALLOC_MODE_OFF;
+    if (o->data_file) {
+        h->incompatible |= QCOW2_INCOMPAT_DATA_FILE;
+        l->grow = true;         /* the data file gets its length with it */
+    }
+    if (o->has_data_file_raw && o->data_file_raw) {
+        h->autoclear |= QCOW2_AUTOCLEAR_RAW_DATA;
+    }
+    l->grow |= l->prealloc != PREALLOC_MODE_OFF;
     if (o->backing_file && *o->backing_file) {
         l->backing_file = o->backing_file;
         l->backing_format = o->has_backing_fmt
@@ -239,7 +249,7 @@ static bool make_layout(const BlockdevCreateOptionsQcow2 *o, struct layout *l,
                         "the L1 table");
         return false;
     }
-    size = l->prealloc == PREALLOC_MODE_OFF ? o->size : 0;
+    size = l->grow ? 0 : o->size;
     h->size = size;
     h->l1_entries = div_up(size, l1_covers);
     l->l1_clusters = div_up(h->l1_entries * INT64_C(8), l->cluster_bytes);
@@ -255,6 +265,10 @@ static GByteArray *compose_header(struct layout *l)
     if (l->backing_format) {
         qcow2_ext_set(exts, QCOW2_EXT_BACKING_FORMAT, l->backing_format,
                       strlen(l->backing_format));
+    }
+    if (l->data_file) {
+        qcow2_ext_set(exts, QCOW2_EXT_DATA_FILE, l->data_file,
+                      strlen(l->data_file));
     }
     /* The names are for people; a small cluster has no room for them. */
     if (l->h.version >= 3 && l->cluster_bytes >= 4096) {
@@ -349,9 +363,18 @@ static bool write_to(struct node *f, struct layout *l, struct error **errp)
     return ok && ret == 0;
 }
 
-/* Open what was made and let it grow to LENGTH. */
-static bool preallocate(struct node *f, int64_t length, PreallocMode mode,
-                        struct error **errp)
+static BlockdevRef *ref_to(struct node *n)
+{
+    BlockdevRef *ref = BlockdevRef_new0();
+
+    ref->type = QAPI_TYPE_STRING;
+    ref->u.reference = g_strdup(node_name(n));
+    return ref;
+}
+
+/* Open what was made in F (data in DATA, if not NULL) and let it grow. */
+static bool grow(struct node *f, struct node *data, int64_t length,
+                 PreallocMode mode, struct error **errp)
 {
     static const struct root_options options = {
         .name = "root", .perm = PERM_WRITE | PERM_RESIZE, .shared = PERM_ALL,
@@ -362,9 +385,10 @@ static bool preallocate(struct node *f, int64_t length, PreallocMode mode,
     bool ok = false;
 
     o->driver = BLOCKDEV_DRIVER_QCOW2;
-    o->u.qcow2.file = BlockdevRef_new0();
-    o->u.qcow2.file->type = QAPI_TYPE_STRING;
-    o->u.qcow2.file->u.reference = g_strdup(node_name(f));
+    o->u.qcow2.file = ref_to(f);
+    o->u.qcow2.data_file = data ? ref_to(data) : NULL;
+    o->u.qcow2.backing = BlockdevRefOrNull_new0();
+    o->u.qcow2.backing->type = QAPI_TYPE_NULL;
     n = node_open(o, errp);
     if (!n) {
         return false;
@@ -393,11 +417,30 @@ static struct node *open_ref(const BlockdevRef *ref, struct error **errp)
     return n ? node_ref(n) : NULL;
 }
 
+static bool create_in(struct node *f, struct node *data,
+                      const BlockdevCreateOptionsQcow2 *o, struct layout *l,
+                      struct error **errp)
+{
+    bool ok;
+
+    if (data) {
+        if (data->filename[0] == '\0') {
+            error_set(errp, "The data file '%s' has no name to store",
+                      node_name(data));
+            return false;
+        }
+        l->data_file = g_strdup(data->filename);
+    }
+    ok = write_to(f, l, errp);
+    g_free(l->data_file);
+    return ok && (!l->grow || grow(f, data, o->size, l->prealloc, errp));
+}
+
 bool qcow2_create(const BlockdevCreateOptions *options, struct error **errp)
 {
     const BlockdevCreateOptionsQcow2 *o = &options->u.qcow2;
     struct layout l = { 0 };
-    struct node *f;
+    struct node *f, *data = NULL;
     bool ok;
 
     if (!check_options(o, &l, errp) || !make_layout(o, &l, errp)) {
@@ -407,10 +450,11 @@ bool qcow2_create(const BlockdevCreateOptions *options, struct error **errp)
     if (!f) {
         return false;
     }
-    ok = write_to(f, &l, errp);
-    if (ok && l.prealloc != PREALLOC_MODE_OFF) {
-        ok = preallocate(f, o->size, l.prealloc, errp);
+    if (o->data_file) {
+        data = open_ref(o->data_file, errp);
     }
+    ok = (data || !o->data_file) && create_in(f, data, o, &l, errp);
+    node_unref(data);
     node_unref(f);
     return ok;
 }

@@ -92,7 +92,7 @@ static int change_range(struct qcow2 *s, const struct change *c,
         ret = s->corrupt ? -EIO : change_run(s, c, offset, &part, &map);
         lock_release(&s->lock);
         if (ret == 0 && c->punch && map.copied) {
-            node_pdiscard(qcow2_file(s), map.host, MIN(map.bytes, part));
+            node_pdiscard(qcow2_data(s), map.host, MIN(map.bytes, part));
         }
         offset += part;
         bytes -= part;
@@ -130,6 +130,25 @@ static bool has_backing(const struct qcow2 *s)
     return s->node->backing || s->backing_name;
 }
 
+/* Who reads the data file alone must find the zeroes there too. */
+static int zero_raw_data(struct qcow2 *s, int64_t offset, int64_t bytes,
+                         unsigned flags)
+{
+    static const struct change c = { .op = QCOW2_L2_ZERO };
+    int64_t inside = MIN(bytes, node_length(s->node) - offset);
+    struct range_hold hold;
+    int ret;
+
+    range_lock_acquire(&s->guest, &hold, offset, bytes, true);
+    ret = node_pwrite_zeroes(qcow2_data(s), offset, inside,
+                             flags & BLK_MAY_UNMAP);
+    if (ret == 0) {
+        ret = change_range(s, &c, offset, bytes);
+    }
+    range_lock_release(&s->guest, &hold);
+    return ret;
+}
+
 int qcow2_pdiscard(struct node *n, int64_t offset, int64_t bytes)
 {
     struct qcow2 *s = n->state;
@@ -143,6 +162,10 @@ int qcow2_pdiscard(struct node *n, int64_t offset, int64_t bytes)
     offset = qcow2_cluster_end(s, offset);
     if (offset >= end) {
         return 0;
+    }
+    c.punch = s->data && s->opt.discard_request;
+    if (s->data_raw) {
+        return zero_raw_data(s, offset, end - offset, BLK_MAY_UNMAP);
     }
     if (s->hdr.version < 3) {
         if (has_backing(s)) {
@@ -209,6 +232,9 @@ int qcow2_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
     }
     if (ret < 0 || start_whole == end_whole) {
         return ret;
+    }
+    if (s->data_raw) {
+        return zero_raw_data(s, start_whole, end_whole - start_whole, flags);
     }
     if (s->hdr.version < 3) {
         if (has_backing(s)) {

@@ -46,6 +46,7 @@ const struct driver driver_qcow2 = {
     .supports_backing = true,
     .supports_bitmaps = true,
     .probe = probe,
+    .open_children = qcow2_open_children,
     .open = qcow2_open,
     .close = qcow2_close,
     .refresh_limits = refresh_limits,

@@ -42,6 +42,10 @@ static bool check_fields(const struct qcow2_header *h, struct error **errp)
     } else if (h->refcount_order > 6) {
         error_set(errp, "Reference count entry width too large; may not "
                   "exceed 64 bits");
+    } else if ((h->incompatible & QCOW2_INCOMPAT_EXTENDED_L2) &&
+               h->cluster_bits < QCOW2_MIN_EXTENDED_L2_CLUSTER_BITS) {
+        error_set(errp, "Unsupported subcluster size: %u",
+                  1U << h->cluster_bits >> 5);
     } else if (h->crypt_method > QCOW2_CRYPT_LUKS) {
         error_set(errp, "Unsupported encryption method %" PRIu32,
                   h->crypt_method);

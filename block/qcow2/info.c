@@ -16,6 +16,14 @@ static ImageInfoSpecificQCow2 *make_info(struct qcow2 *s)
         return info;
     }
     info->compat = g_strdup("1.1");
+    if (s->data) {
+        const struct qcow2_ext *name = qcow2_ext_find(s->exts,
+                                                      QCOW2_EXT_DATA_FILE);
+        info->data_file = name ? g_strndup((char *)name->data, name->bytes)
+                               : NULL;
+        info->has_data_file_raw = true;
+        info->data_file_raw = s->data_raw;
+    }
     info->has_lazy_refcounts = true;
     info->lazy_refcounts = s->hdr.compatible & QCOW2_COMPAT_LAZY_REFCOUNTS;
     info->has_corrupt = true;

@@ -23,15 +23,22 @@ struct entry {
     uint64_t desc, bits;
 };
 
-enum qcow2_type qcow2_entry_type(uint64_t entry)
+/* Offset 0 is a place in an external data file only. */
+static bool has_place(const struct qcow2 *s, uint64_t desc)
+{
+    return !(desc & QCOW2_COMPRESSED) &&
+           ((desc & QCOW2_OFFSET_MASK) || (s->data && (desc & QCOW2_COPIED)));
+}
+
+enum qcow2_type qcow2_entry_type(const struct qcow2 *s, uint64_t entry)
 {
     if (entry & QCOW2_COMPRESSED) {
         return QCOW2_TYPE_COMPRESSED;
     }
     if (entry & QCOW2_ZERO) {
-        return entry & QCOW2_OFFSET_MASK ? QCOW2_ZERO_ALLOC : QCOW2_ZERO_PLAIN;
+        return has_place(s, entry) ? QCOW2_ZERO_ALLOC : QCOW2_ZERO_PLAIN;
     }
-    return entry & QCOW2_OFFSET_MASK ? QCOW2_NORMAL : QCOW2_UNALLOCATED;
+    return has_place(s, entry) ? QCOW2_NORMAL : QCOW2_UNALLOCATED;
 }
 
 void qcow2_compressed_extent(const struct qcow2 *s, uint64_t entry,
@@ -86,10 +93,10 @@ static void store_entry(const struct qcow2 *s, struct qcow2_table *t,
 static enum qcow2_type sub_type(const struct qcow2 *s, struct entry e,
                                 unsigned sub)
 {
-    bool host = e.desc & QCOW2_OFFSET_MASK;
+    bool host = has_place(s, e.desc);
 
     if (s->n_subs == 1 || (e.desc & QCOW2_COMPRESSED)) {
-        return qcow2_entry_type(e.desc);
+        return qcow2_entry_type(s, e.desc);
     }
     if ((e.bits >> (32 + sub)) & 1) {
         return host ? QCOW2_ZERO_ALLOC : QCOW2_ZERO_PLAIN;
@@ -107,10 +114,9 @@ static bool in_file(enum qcow2_type type)
 }
 
 /* May its cluster be written? */
-static bool is_owned(uint64_t desc)
+static bool is_owned(const struct qcow2 *s, uint64_t desc)
 {
-    return (desc & QCOW2_COPIED) && (desc & QCOW2_OFFSET_MASK) &&
-           !(desc & QCOW2_COMPRESSED);
+    return (desc & QCOW2_COPIED) && has_place(s, desc);
 }
 
 static unsigned sub_of(const struct qcow2 *s, int64_t offset)
@@ -172,10 +178,35 @@ static int bad_entry(struct qcow2 *s, int64_t offset, const char *what)
                          l2_index(s, offset));
 }
 
+/* There the place of a cluster is given. */
+static int check_data_file_entry(struct qcow2 *s, struct entry e,
+                                 int64_t offset)
+{
+    uint64_t host = e.desc & QCOW2_OFFSET_MASK;
+
+    if (e.desc & QCOW2_COMPRESSED) {
+        return bad_entry(s, offset, "Compressed cluster entry found in image "
+                         "with external data file");
+    }
+    if (has_place(s, e.desc) &&
+        host != (uint64_t)qcow2_cluster_start(s, offset)) {
+        return qcow2_corrupt(s, -1, -1, "External data file host cluster "
+                             "offset %#" PRIx64 " does not match guest "
+                             "cluster offset: %#" PRIx64 ", L2 index: %#"
+                             PRIx64 ")", host,
+                             (uint64_t)qcow2_cluster_start(s, offset),
+                             l2_index(s, offset));
+    }
+    return 0;
+}
+
 static int check_entry(struct qcow2 *s, struct entry e, int64_t offset)
 {
     uint64_t host = e.desc & QCOW2_OFFSET_MASK;
 
+    if (G_UNLIKELY(s->data) && check_data_file_entry(s, e, offset) < 0) {
+        return -EIO;
+    }
     if (e.desc & QCOW2_COMPRESSED) {
         return 0;
     }
@@ -190,7 +221,7 @@ static int check_entry(struct qcow2 *s, struct entry e, int64_t offset)
         return bad_entry(s, offset, what);
     }
     if (G_UNLIKELY((e.bits & (e.bits >> 32)) ||
-                   ((uint32_t)e.bits && !host))) {
+                   ((uint32_t)e.bits && !has_place(s, e.desc)))) {
         return bad_entry(s, offset, "Invalid cluster entry found");
     }
     return 0;
@@ -269,7 +300,7 @@ int qcow2_lookup(struct qcow2 *s, int64_t offset, int64_t bytes, bool nowait,
                           sub));
     map->type = sub_type(s, e, sub);
     map->entry = e.desc;
-    map->copied = is_owned(e.desc);
+    map->copied = is_owned(s, e.desc);
     map->host = (e.desc & QCOW2_OFFSET_MASK) +
                 (offset & (s->cluster_bytes - 1));
     map->bytes = MIN(bytes, (n << s->sub_bits) - in_sub);
@@ -371,7 +402,7 @@ int qcow2_l2_count_new(struct qcow2 *s, int64_t offset, int64_t n,
     if (ret == 0) {
         n = MIN(n, slice_entries(s) - index);
         while (*count < n &&
-               !is_owned(load_entry(s, t, index + *count).desc)) {
+               !is_owned(s, load_entry(s, t, index + *count).desc)) {
             ++*count;
         }
     }
@@ -402,10 +433,11 @@ int qcow2_l2_has_data(struct qcow2 *s, int64_t offset)
 
 /* ---- changing entries ---------------------------------------------------- */
 
-static uint64_t new_desc(enum qcow2_l2_op op, uint64_t old, uint64_t host,
-                         bool has_subs)
+static uint64_t new_desc(const struct qcow2 *s, enum qcow2_l2_op op,
+                         uint64_t old, uint64_t host)
 {
-    enum qcow2_type type = qcow2_entry_type(old);
+    enum qcow2_type type = qcow2_entry_type(s, old);
+    bool has_subs = s->n_subs > 1;
 
     switch (op) {
     case QCOW2_L2_LINK:
@@ -445,7 +477,7 @@ static struct entry new_entry(const struct qcow2 *s, enum qcow2_l2_op op,
     bool whole = mask == UINT32_MAX;
 
     if (s->n_subs == 1) {
-        return (struct entry) { .desc = new_desc(op, old.desc, host, false) };
+        return (struct entry) { .desc = new_desc(s, op, old.desc, host) };
     }
     if (!whole && (op == QCOW2_L2_ZERO_FREE || op == QCOW2_L2_UNMAP)) {
         /* The cluster stays for the others. */
@@ -454,7 +486,7 @@ static struct entry new_entry(const struct qcow2 *s, enum qcow2_l2_op op,
     if (old.desc & QCOW2_COMPRESSED) {
         old.bits = 0;
     }
-    return (struct entry) { new_desc(op, old.desc, host, true),
+    return (struct entry) { new_desc(s, op, old.desc, host),
                             new_bits(op, old.bits, mask) };
 }
 
@@ -464,7 +496,10 @@ static void free_old(struct qcow2 *s, uint64_t old, uint64_t new,
 {
     int64_t offset, bytes, end;
 
-    switch (qcow2_entry_type(old)) {
+    if (s->data) {
+        return;     /* nothing was allocated */
+    }
+    switch (qcow2_entry_type(s, old)) {
     case QCOW2_NORMAL:
     case QCOW2_ZERO_ALLOC:
         if ((old & QCOW2_OFFSET_MASK) != (new & QCOW2_OFFSET_MASK)) {

@@ -82,6 +82,7 @@ static void set_geometry(struct qcow2 *s)
     s->entry_shift = s->n_subs > 1 ? 4 : 3;
     s->l2_bits = s->cluster_bits - s->entry_shift;
     s->refcount_order = s->hdr.refcount_order;
+    s->data_raw = s->data && (s->hdr.autoclear & QCOW2_AUTOCLEAR_RAW_DATA);
     s->refblock_bits = s->cluster_bits + 3 - s->refcount_order;
     s->refcount_max = UINT64_MAX >> (64 - (1U << s->refcount_order));
 }
@@ -112,9 +113,10 @@ static int check_features(struct qcow2 *s, struct error **errp)
         error_set(errp, "Unsupported qcow2 feature(s): %s", names);
         return -ENOTSUP;
     }
-    if (s->hdr.incompatible & QCOW2_INCOMPAT_DATA_FILE) {
-        error_set(errp, "Unsupported qcow2 feature(s): external data file");
-        return -ENOTSUP;
+    if (s->data && s->hdr.n_snapshots > 0) {
+        error_set(errp, "Image with external data file has internal "
+                  "snapshots");
+        return -EINVAL;
     }
     if (s->hdr.crypt_method != QCOW2_CRYPT_LUKS &&
         qcow2_ext_find(s->exts, QCOW2_EXT_CRYPTO)) {
@@ -212,12 +214,14 @@ static int read_tables(struct qcow2 *s, struct error **errp)
 /* Autoclear bits that we do not keep true are cleared before we write. */
 static int clear_autoclear(struct qcow2 *s, struct error **errp)
 {
+    uint64_t keep = QCOW2_AUTOCLEAR_BITMAPS |
+                    (s->data ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
     int ret;
 
-    if (!(s->hdr.autoclear & ~QCOW2_AUTOCLEAR_BITMAPS)) {
+    if (!(s->hdr.autoclear & ~keep)) {
         return 0;
     }
-    s->hdr.autoclear &= QCOW2_AUTOCLEAR_BITMAPS;
+    s->hdr.autoclear &= keep;
     lock_acquire(&s->lock);
     ret = qcow2_header_write(s);
     lock_release(&s->lock);
@@ -320,6 +324,12 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
     cond_init(&s->changed);
     range_lock_init(&s->guest, "qcow2-guest");
     s->frees = g_array_new(FALSE, FALSE, sizeof(struct qcow2_free));
+
+    for (const struct child *c = n->children; c; c = c->next_sibling) {
+        if (strcmp(c->name, "data-file") == 0) {
+            s->data = c;
+        }
+    }
 
     ret = open_image(s, &options->u.qcow2, errp);
     if (ret == 0) {

@@ -179,7 +179,7 @@ bool qcow2_options_read(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
         !read_cache_sizes(s, o, errp)) {
         return false;
     }
-    if (o->data_file) {
+    if (o->data_file && !s->data) {
         error_set(errp, "'data-file' can only be set for images with an "
                   "external data file");
         return false;

@@ -137,6 +137,8 @@ struct qcow2 {
     uint64_t refcount_max;
     struct qcow2_options opt;
     bool writable;
+    const struct child *data;   /* external data file, or NULL: in the file */
+    bool data_raw;              /* it can be read without us: keep it so */
 
     struct range_lock guest;    /* I4, guest offsets */
 
@@ -193,6 +195,12 @@ enum { QCOW2_TABLE_CHUNK = 512 };   /* entries per dirty mark of L1, reftable */
 static inline struct node *qcow2_file(const struct qcow2 *s)
 {
     return s->node->file->node;
+}
+
+/* Where guest data is. */
+static inline struct node *qcow2_data(const struct qcow2 *s)
+{
+    return s->data ? s->data->node : qcow2_file(s);
 }
 
 static inline int64_t qcow2_cluster_start(const struct qcow2 *s, int64_t o)
@@ -412,7 +420,7 @@ struct qcow2_l2_change {
 int qcow2_l2_set(struct qcow2 *s, int64_t offset, int64_t bytes,
                  const struct qcow2_l2_change *c);
 /* Of the first word of an entry, without subclusters. */
-enum qcow2_type qcow2_entry_type(uint64_t entry);
+enum qcow2_type qcow2_entry_type(const struct qcow2 *s, uint64_t entry);
 /* Where a compressed cluster's data is. */
 void qcow2_compressed_extent(const struct qcow2 *s, uint64_t entry,
                              int64_t *offset, int64_t *bytes);
@@ -446,6 +454,8 @@ int qcow2_block_status(struct node *n, bool want_zero, int64_t offset,
 
 /* ---- control path ------------------------------------------------------ */
 
+bool qcow2_open_children(struct node *n, const BlockdevOptions *options,
+                         struct error **errp);
 int qcow2_open(struct node *n, const BlockdevOptions *options,
                struct error **errp);
 void qcow2_close(struct node *n);

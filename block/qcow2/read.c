@@ -30,7 +30,7 @@ static int read_map(struct qcow2 *s, const struct qcow2_map *map,
 {
     switch (map->type) {
     case QCOW2_NORMAL:
-        return qcow2_file_pread(s, map->host, map->bytes, buf, flags);
+        return node_pread(qcow2_data(s), map->host, map->bytes, buf, flags);
     case QCOW2_UNALLOCATED:
     case QCOW2_UNALLOC_HELD:
         return read_backing(s, offset, map->bytes, buf, flags);
@@ -128,7 +128,7 @@ int qcow2_block_status(struct node *n, bool want_zero, int64_t offset,
         st->flags = STATUS_ALLOCATED | STATUS_OFFSET_VALID |
                     (map.type == QCOW2_NORMAL ? STATUS_DATA : STATUS_ZERO);
         st->map = map.host;
-        st->file = qcow2_file(s);
+        st->file = qcow2_data(s);
         break;
     }
     return 0;

@@ -18,11 +18,9 @@ static int64_t l1_needed(const struct qcow2 *s, int64_t length)
     return (length >> shift) + !!(length & ((INT64_C(1) << shift) - 1));
 }
 
-bool qcow2_file_truncate(struct qcow2 *s, int64_t length, PreallocMode mode,
-                         struct error **errp)
+static bool truncate_node(struct node *f, int64_t length, PreallocMode mode,
+                          struct error **errp)
 {
-    struct node *f = qcow2_file(s);
-
     while (!f->driver->truncate && f->driver->is_filter && f->file) {
         f = f->file->node;
     }
@@ -31,6 +29,12 @@ bool qcow2_file_truncate(struct qcow2 *s, int64_t length, PreallocMode mode,
         return false;
     }
     return f->driver->truncate(f, length, false, mode, errp) >= 0;
+}
+
+bool qcow2_file_truncate(struct qcow2 *s, int64_t length, PreallocMode mode,
+                         struct error **errp)
+{
+    return truncate_node(qcow2_file(s), length, mode, errp);
 }
 
 /* ---- L1 table ---------------------------------------------------------- */
@@ -123,6 +127,10 @@ static int preallocate_run(struct qcow2 *s, int64_t offset, int64_t *n,
     bool fresh;
     int ret = 0;
 
+    if (s->data) {
+        change.host = offset;
+        return qcow2_l2_set(s, offset, *n << s->cluster_bits, &change);
+    }
     *n = qcow2_alloc_run(s, *n, false, &change.host, &fresh);
     if (*n < 0) {
         return *n;
@@ -199,10 +207,20 @@ static int preallocate(struct qcow2 *s, int64_t old_length, int64_t length,
     int64_t file_end = 0;
     int ret;
 
+    if (s->data) {
+        PreallocMode data = mode == PREALLOC_MODE_METADATA
+                          ? PREALLOC_MODE_OFF : mode;
+        if (!truncate_node(qcow2_data(s), length, data, errp)) {
+            return -EIO;
+        }
+        if (s->data_raw) {
+            mode = PREALLOC_MODE_METADATA;  /* all of it is allocated */
+        }
+    }
     if (mode == PREALLOC_MODE_OFF || start >= end) {
         return 0;
     }
-    if (mode != PREALLOC_MODE_METADATA &&
+    if (mode != PREALLOC_MODE_METADATA && !s->data &&
         !qcow2_file_truncate(s, estimate_file(s, end - start), mode, errp)) {
         error_prepend(errp, "Could not allocate data clusters: ");
         return -EIO;
@@ -211,6 +229,9 @@ static int preallocate(struct qcow2 *s, int64_t old_length, int64_t length,
     if (ret < 0) {
         error_set_errno(errp, -ret, "Allocating clusters failed");
         return ret;
+    }
+    if (s->data) {
+        return 0;
     }
     lock_acquire(&s->lock);
     file_end = s->zero_from;    /* behind everything allocated */
@@ -309,6 +330,10 @@ static int shrink(struct qcow2 *s, int64_t old_length, int64_t length,
         return ret;
     }
     shrink_file(s);
+    if (s->data && !truncate_node(qcow2_data(s), length, PREALLOC_MODE_OFF,
+                                  errp)) {
+        return -EIO;
+    }
     return 0;
 }
 

@@ -32,6 +32,18 @@ static void advance(struct request *r, int64_t bytes)
     r->bytes -= bytes;
 }
 
+static int write_data(struct qcow2 *s, int64_t host, int64_t bytes,
+                      const void *buf, unsigned flags)
+{
+    return node_pwrite(qcow2_data(s), host, bytes, buf, flags);
+}
+
+/* Lock held: about to write guest data there. */
+static int check_place(struct qcow2 *s, const struct qcow2_map *map)
+{
+    return s->data ? 0 : qcow2_check_overlap(s, 0, map->host, map->bytes);
+}
+
 /* ---- in place ---------------------------------------------------------- */
 
 /* Write what lies in place at the start of R, which shrinks.  0 or -errno,
@@ -49,7 +61,7 @@ static int write_in_place(struct qcow2 *s, struct request *r)
                                                &map);
         in_place = ret == 0 && map.type == QCOW2_NORMAL && map.copied;
         if (in_place) {
-            ret = qcow2_check_overlap(s, 0, map.host, map.bytes);
+            ret = check_place(s, &map);
         }
         lock_release(&s->lock);
         if (ret < 0 || !in_place) {
@@ -58,7 +70,7 @@ static int write_in_place(struct qcow2 *s, struct request *r)
         if (nowait && map.bytes < r->bytes) {
             return -EAGAIN;
         }
-        ret = qcow2_file_pwrite(s, map.host, map.bytes, r->buf, r->flags);
+        ret = write_data(s, map.host, map.bytes, r->buf, r->flags);
         if (ret == 0) {
             advance(r, map.bytes);
         }
@@ -71,7 +83,8 @@ static int write_in_place(struct qcow2 *s, struct request *r)
 /* A stretch of data for clusters that are new, or old without data. */
 struct fill {
     int64_t cluster_host;       /* of the first cluster */
-    int64_t n_new;              /* clusters allocated for it; 0: old ones */
+    int64_t n_new;              /* clusters allocated for it */
+    bool first_use;             /* these or others: not the guest's before */
     int64_t offset, bytes;      /* guest's data */
     int64_t head, tail;         /* around it, to where L2 entries can say it */
     bool fresh;                 /* the clusters read as zeroes */
@@ -91,18 +104,23 @@ static int read_rest(struct qcow2 *s, int64_t offset, int64_t bytes,
 static int rest_needed(struct qcow2 *s, const struct fill *f, int64_t offset,
                        int64_t bytes)
 {
-    struct qcow2_map map;
-    int ret;
-
-    if (bytes == 0) {
-        return 0;
-    }
-    if (!f->fresh) {
-        return 1;
-    }
     LOCK_GUARD(&s->lock);
-    ret = qcow2_lookup(s, offset, bytes, false, &map);
-    return ret < 0 ? ret : !qcow2_map_reads_zero(s, &map, offset);
+    if (!f->fresh) {
+        return bytes > 0;
+    }
+    while (bytes > 0) {
+        struct qcow2_map map;
+        int ret = qcow2_lookup(s, offset, bytes, false, &map);
+        if (ret < 0) {
+            return ret;
+        }
+        if (!qcow2_map_reads_zero(s, &map, offset)) {
+            return 1;
+        }
+        offset += map.bytes;
+        bytes -= map.bytes;
+    }
+    return 0;
 }
 
 static int write_part(struct qcow2 *s, int64_t host, int64_t offset,
@@ -116,7 +134,7 @@ static int write_part(struct qcow2 *s, int64_t host, int64_t offset,
     }
     buf = g_try_malloc(bytes);
     ret = buf ? read_rest(s, offset, bytes, buf) : -ENOMEM;
-    return ret < 0 ? ret : qcow2_file_pwrite(s, host, bytes, buf, 0);
+    return ret < 0 ? ret : write_data(s, host, bytes, buf, 0);
 }
 
 static int write_joined(struct qcow2 *s, const struct fill *f,
@@ -135,7 +153,7 @@ static int write_joined(struct qcow2 *s, const struct fill *f,
     }
     if (ret == 0) {
         memcpy(buf + f->head, data, f->bytes);
-        ret = qcow2_file_pwrite(s, host, total, buf, 0);
+        ret = write_data(s, host, total, buf, 0);
     }
     free(buf);
     return ret;
@@ -154,7 +172,7 @@ static int write_fill(struct qcow2 *s, struct fill *f, const uint8_t *data)
     f->head = head ? f->head : 0;
     f->tail = tail ? f->tail : 0;
     if (!f->head && !f->tail) {
-        return qcow2_file_pwrite(s, host, f->bytes, data, 0);
+        return write_data(s, host, f->bytes, data, 0);
     }
     if (f->head + f->bytes + f->tail <= JOIN_BYTES) {
         return write_joined(s, f, data, host - f->head);
@@ -163,7 +181,7 @@ static int write_fill(struct qcow2 *s, struct fill *f, const uint8_t *data)
     if (ret == 0) {
         ret = write_part(s, host + f->bytes, f->offset + f->bytes, f->tail);
     }
-    return ret < 0 ? ret : qcow2_file_pwrite(s, host, f->bytes, data, 0);
+    return ret < 0 ? ret : write_data(s, host, f->bytes, data, 0);
 }
 
 /* Lock held: the clusters for R's start, up to the end of a run. */
@@ -177,10 +195,18 @@ static int allocate(struct qcow2 *s, const struct request *r, struct fill *f)
     if (ret < 0) {
         return ret;
     }
+    if (s->data) {
+        /* The place is given, and what is there now is nothing. */
+        f->cluster_host = r->offset - in_cluster;
+        f->first_use = true;
+        f->bytes = MIN(r->bytes, (n << s->cluster_bits) - in_cluster);
+        return n ? 0 : -EIO;
+    }
     f->n_new = qcow2_alloc_run(s, n, false, &f->cluster_host, &f->fresh);
     if (f->n_new <= 0) {
         return f->n_new < 0 ? f->n_new : -EIO;
     }
+    f->first_use = true;
     f->bytes = MIN(r->bytes, (f->n_new << s->cluster_bits) - in_cluster);
     return 0;
 }
@@ -191,7 +217,7 @@ static int find_edges(struct qcow2 *s, struct fill *f)
     int64_t end = f->offset + f->bytes, unit = s->sub_bytes;
     int first = 0, last = 0;
 
-    if (f->n_new > 0) {
+    if (f->first_use) {
         first = qcow2_l2_has_data(s, f->offset);
         last = qcow2_l2_has_data(s, end - 1);
     }
@@ -219,7 +245,7 @@ static int step_begin(struct qcow2 *s, const struct request *r,
     if (map->copied) {
         f->cluster_host = map->host - (r->offset & (s->cluster_bytes - 1));
         f->bytes = map->bytes;
-        ret = qcow2_check_overlap(s, 0, map->host, map->bytes);
+        ret = check_place(s, map);
     } else {
         ret = allocate(s, r, f);
     }
@@ -251,7 +277,7 @@ static int write_step(struct qcow2 *s, struct request *r)
         return ret;
     }
     if (map.copied && map.type == QCOW2_NORMAL) {
-        ret = qcow2_file_pwrite(s, map.host, map.bytes, r->buf, 0);
+        ret = write_data(s, map.host, map.bytes, r->buf, 0);
         advance(r, ret < 0 ? 0 : map.bytes);
         return ret;
     }

@@ -313,6 +313,14 @@ static int moved_l1(struct qcow2 *s, struct cut *cut)
     return 0;
 }
 
+/* Data and refcounts are stable before anything points to them. */
+static int barrier(struct qcow2 *s)
+{
+    int ret = node_flush(qcow2_file(s));
+
+    return ret == 0 && s->data ? node_flush(s->data->node) : ret;
+}
+
 static int cut_write(struct qcow2 *s, struct cut *cut)
 {
     int ret = stage_write(s, &cut->ref);
@@ -324,7 +332,7 @@ static int cut_write(struct qcow2 *s, struct cut *cut)
         ret = moved_reftable(s, cut);
     }
     if (ret == 0 && (cut->l2.used || cut->l1.used)) {
-        ret = node_flush(qcow2_file(s));
+        ret = barrier(s);
     }
     if (ret == 0) {
         ret = stage_write(s, &cut->l2);
