@@ -95,13 +95,13 @@ demo: need-demo build
 
 check: need-test build
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite unit --suite golden
-	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd
+	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --blockjobctl $(BUILD)/tools/blockjobctl
 
 check-unit: need-test build
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite unit --suite golden
 
 check-iotests: need-test build
-	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd
+	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --blockjobctl $(BUILD)/tools/blockjobctl
 
 check-reference: need-test
 	@$(PYTEST) $(IOTESTS) --server qemu
@@ -115,17 +115,17 @@ check-asan: need-test
 	@ASAN_OPTIONS=$(ASAN_OPTIONS_USED) UBSAN_OPTIONS=$(UBSAN_OPTIONS_USED) \
 	    meson test -C $(BUILD)-asan --no-rebuild --print-errorlogs --suite unit -t 5
 	@ASAN_OPTIONS=$(ASAN_OPTIONS_USED) UBSAN_OPTIONS=$(UBSAN_OPTIONS_USED) \
-	    $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-asan/server/blockjobd
+	    $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-asan/server/blockjobd --blockjobctl $(BUILD)-asan/tools/blockjobctl
 
 check-tsan: need-test
 	$(call setup,$(BUILD)-tsan,-Db_sanitize=thread -Db_lundef=false)
 	@TSAN_OPTIONS=$(TSAN_OPTIONS_USED) \
 	    meson test -C $(BUILD)-tsan --no-rebuild --print-errorlogs --suite unit -t 5
 	@TSAN_OPTIONS=$(TSAN_OPTIONS_USED) \
-	    $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd
+	    $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl
 
 check-long: need-test build
-	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --long
+	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --blockjobctl $(BUILD)/tools/blockjobctl --seeds 100
 
 fuzz: need-test
 	$(call setup,$(BUILD)-fuzz,--native-file fuzz/clang.ini -Dfuzz=true -Db_sanitize=address$(,)undefined -Db_lundef=false)
