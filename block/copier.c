@@ -111,13 +111,7 @@ static int64_t cluster_behind(const struct copier *c, int64_t end)
 
 int64_t copier_remaining(struct copier *c)
 {
-    int64_t n = bits_count(c->todo, 0, c->n_clusters);
-    int64_t bytes = n * c->o.cluster_bytes;
-
-    if (n > 0 && bits_test(c->todo, c->n_clusters - 1)) {
-        bytes -= c->n_clusters * c->o.cluster_bytes - c->o.length;
-    }
-    return bytes;
+    return bits_count(c->todo, 0, c->n_clusters) * c->o.cluster_bytes;
 }
 
 int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
@@ -320,17 +314,6 @@ static int allocated_run(struct copier *c, int64_t offset, int64_t end,
     return 0;
 }
 
-/* Clear N clusters from FIRST on, held; how many bytes were dirty. */
-static int64_t clear_counted(struct copier *c, int64_t first, int64_t n)
-{
-    bool has_last = first + n == c->n_clusters &&
-                    bits_test(c->todo, c->n_clusters - 1);
-    int64_t bytes = bits_clear(c->todo, first, n) * c->o.cluster_bytes;
-
-    return has_last ? bytes - (c->n_clusters * c->o.cluster_bytes -
-                               c->o.length) : bytes;
-}
-
 /* [offset, end) is dirty and held: drop its bits, copy or skip. */
 static int take_run(struct copier *c, int64_t offset, int64_t end,
                     struct copier_result *result)
@@ -355,7 +338,7 @@ static int take_run(struct copier *c, int64_t offset, int64_t end,
         return ret;
     }
     if (c->progress) {
-        c->progress(c->opaque, bytes, skip);
+        c->progress(c->opaque, n * c->o.cluster_bytes, skip);
     }
     return 0;
 }
@@ -458,9 +441,9 @@ int copier_skip_step(struct copier *c, int64_t *offset)
     if (ret == 0 && skip) {
         int64_t first = cluster_at(c, start);
         int64_t n = cluster_behind(c, start + bytes) - first;
-        int64_t skipped = clear_counted(c, first, n);
+        int64_t skipped = bits_clear(c->todo, first, n);
         if (skipped > 0 && c->progress) {
-            c->progress(c->opaque, skipped, true);
+            c->progress(c->opaque, skipped * c->o.cluster_bytes, true);
         }
     }
     range_lock_release(&c->in_flight, &hold);

@@ -37,7 +37,8 @@ struct copier_options {
     struct node *skip_base;
 };
 
-/* BYTES were copied, or (SKIPPED) need not be.  Any thread. */
+/* BYTES (whole clusters, the last one too) were copied, or (SKIPPED) need not
+ * be.  Any thread. */
 typedef void copier_progress_fn(void *opaque, int64_t bytes, bool skipped);
 
 /* Nothing to do yet: fill copier_todo().  NULL: no memory. */
@@ -52,7 +53,7 @@ void copier_set_progress(struct copier *c, copier_progress_fn *fn,
 struct bits *copier_todo(struct copier *c);
 uint32_t copier_cluster_bytes(const struct copier *c);
 int64_t copier_length(const struct copier *c);
-/* Bytes still to be copied, the part behind the end not counted. */
+/* Bytes still to be copied, in whole clusters as QEMU counts them. */
 int64_t copier_remaining(struct copier *c);
 
 /*

@@ -51,7 +51,7 @@ struct node {
     bool closing;               /* out of the graph, being closed */
     uint64_t serial;            /* ascending in order of publication; 0: not
                                    yet published, being opened */
-    struct child *children;     /* in order of attachment */
+    struct child *children;     /* "file", the others in order of attachment */
     struct child *parents;      /* newest first */
     struct child *file;         /* child that is PRIMARY, or NULL */
     struct child *backing;      /* child that is COW, or NULL */

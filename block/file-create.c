@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <linux/fs.h>
 #include "base/control.h"
+#include "block/cancel.h"
 #include "block/file-locks.h"
 #include "block/file-priv.h"
 #include "block/zeroes.h"
@@ -14,8 +15,13 @@
 static int write_zeroes(int fd, int64_t offset, int64_t end)
 {
     while (offset < end) {
-        ssize_t done = pwrite(fd, zeroes_buffer,
-                              MIN(end - offset, ZEROES_BYTES), offset);
+        ssize_t done;
+
+        if (cancel_asked()) {
+            return -ECANCELED;
+        }
+        done = pwrite(fd, zeroes_buffer, MIN(end - offset, ZEROES_BYTES),
+                      offset);
         if (done < 0 && errno == EINTR) {
             continue;
         }

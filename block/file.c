@@ -71,7 +71,7 @@ static int reopen_same(int fd, const char *path, int flags, struct error **errp)
     if (errno == ENOENT) {
         return open_path(path, flags, errp);    /* no /proc here */
     }
-    error_set_errno(errp, errno, "Could not reopen '%s'", path);
+    error_set_errno(errp, errno, "Could not open '%s'", path);
     return -1;
 }
 

@@ -109,6 +109,7 @@ struct root {
     const struct root_ops *ops;
     void *opaque;
     bool no_gate, stay_on_node;
+    uint64_t serial;            /* ascending in order of creation */
 
     /* Control lock; link.node changes only while the root is quiet. */
     struct child link;

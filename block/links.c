@@ -143,7 +143,12 @@ void graph_change_link(struct graph_change *gc, struct child *c,
     if (c->parent) {
         c->perm = 0;
         c->shared = PERM_ALL;
-        siblings_insert(c, last_sibling(c->parent), NULL);
+        /* "file" is the first, whenever it came. */
+        if (c->role & ROLE_PRIMARY) {
+            siblings_insert(c, NULL, c->parent->children);
+        } else {
+            siblings_insert(c, last_sibling(c->parent), NULL);
+        }
     }
     parents_insert(node, c, NULL, node->parents);
     log_step(gc, (struct log_entry){ .kind = LOG_LINKED, .child = c });

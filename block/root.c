@@ -118,6 +118,7 @@ void root_open_gate(struct root *r)
 
 static struct root *root_alloc(const struct root_options *o)
 {
+    static uint64_t last_serial;
     struct root *r = NULL;
 
     if (posix_memalign((void **)&r, __alignof__(*r), sizeof(*r)) != 0) {
@@ -126,6 +127,7 @@ static struct root *root_alloc(const struct root_options *o)
     *r = (struct root){
         .ops = o->ops, .opaque = o->opaque,
         .no_gate = o->no_gate, .stay_on_node = o->stay_on_node,
+        .serial = ++last_serial,
         .perm = o->perm,
         .link = { .name = o->name ? o->name : "root",
                   .perm = o->perm, .shared = o->shared },

@@ -24,6 +24,8 @@ struct root_ops {
     /* Who it is in messages: "block device 'vda'", "backup job 'j0'".  Owned
      * by the caller. */
     char *(*describe)(void *opaque);
+    /* A job's roots: its id, borrowed; all with the same opaque are one. */
+    const char *(*job_id)(void *opaque);
     /*
      * A drain closes / reopens this root (control lock held; must not
      * yield).  For owners whose requests do not stop at the gate.

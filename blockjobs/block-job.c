@@ -16,6 +16,13 @@ static char *job_root_describe(void *opaque)
                            job->id ? job->id : "");
 }
 
+static const char *job_root_job_id(void *opaque)
+{
+    const struct job *job = opaque;
+
+    return job->id ? job->id : "";
+}
+
 static void job_root_drained_begin(void *opaque)
 {
     job_pause(opaque);
@@ -35,6 +42,7 @@ static bool job_root_drained_poll(void *opaque)
 
 static const struct root_ops job_root_ops = {
     .describe = job_root_describe,
+    .job_id = job_root_job_id,
     .drained_begin = job_root_drained_begin,
     .drained_end = job_root_drained_end,
     .drained_poll = job_root_drained_poll,

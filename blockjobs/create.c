@@ -8,6 +8,7 @@
 #include "blockjobs/job-priv.h"
 
 #include <errno.h>
+#include "block/cancel.h"
 #include "block/driver.h"
 #include "qapi/qapi-commands.h"
 
@@ -17,6 +18,11 @@ struct create_job {
     BlockdevCreateOptions *options;     /* owned */
 };
 
+static bool create_cancel_asked(void *job)
+{
+    return job_is_cancelled(job);
+}
+
 static int create_run(struct job *job, struct error **errp)
 {
     struct create_job *cj = (struct create_job *)job;
@@ -24,10 +30,12 @@ static int create_run(struct job *job, struct error **errp)
 
     job_progress_set_remaining(job, 1);
     control_lock();
+    cancel_begin(create_cancel_asked, job);
     ok = cj->driver->create(cj->options, errp);
+    cancel_end();
     control_unlock();
     job_progress_add(job, 1);
-    return ok ? 0 : -EINVAL;
+    return ok ? 0 : job_is_cancelled(job) ? -ECANCELED : -EINVAL;
 }
 
 static void create_free(struct job *job)

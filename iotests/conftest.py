@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 
 import pytest
 
@@ -177,6 +178,11 @@ def directory():
 def setup(pytestconfig, directory, schema):
     yield Setup(pytestconfig, directory, schema)
     left = children()
+    deadline = time.monotonic() + 2 * SCALE
+    while left and time.monotonic() < deadline:
+        reap()          # one may be on its way out
+        time.sleep(0.02)
+        left = children()
     for pid, _ in left:
         try:
             os.kill(pid, signal.SIGKILL)

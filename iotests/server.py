@@ -14,7 +14,7 @@ import signal
 import subprocess
 import time
 
-from .qmp import Monitor, QmpClosed, QmpError, QmpTimeout, SCALE, TIMEOUT
+from .qmp import Monitor, QmpClosed, QmpTimeout, SCALE, TIMEOUT
 
 SANITIZER_REPORT = re.compile(
     r'ERROR: (Address|Leak)Sanitizer|WARNING: ThreadSanitizer|'
@@ -319,7 +319,3 @@ class Server:
             self.wait_exit()
         finally:
             self.proc = None
-
-
-__all__ = ['Server', 'ServerFailed', 'QmpError', 'QmpTimeout', 'QmpClosed',
-           'TIMEOUT']

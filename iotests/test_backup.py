@@ -597,3 +597,19 @@ def test_kill_during_backup(start_server, images, guest_on):
     guest.flush()
     server.kill()
     same_bytes(images.content(path), guest.freeze())
+
+
+@pytest.mark.ours('blockdev-backup has on-cbw-error since QEMU 8')
+def test_break_snapshot(server, images, full_target):
+    """on-cbw-error=break-snapshot: the guest's write succeeds, the backup
+    fails."""
+    job = start_backup(server, 'src', 'dst', on_target_error='stop',
+                       on_cbw_error='break-snapshot')
+    job.wait('BLOCK_JOB_ERROR').wait('paused')
+    full_target.guest.write(7 * MIB, b'guest' * 100)
+    full_target.guest.verify()
+    full_target.make_room()
+    server.qmp('job-resume', id='backup')
+    assert job.error()
+    job.dismiss()
+    full_target.guest.verify()

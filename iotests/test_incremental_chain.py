@@ -23,8 +23,10 @@ class Chain:
         self.images = images
         self.guest_on = guest_on
         self.rnd = rnd
-        self.path = images.create('disk.qcow2', SIZE,
-                                  cluster_size=rnd.choice((4096, 65536)))
+        self.path = images.create(
+            'disk.qcow2', SIZE,
+            cluster_size=rnd.choice((512, 4096, 65536, 2 * MIB)))
+        self.granularity = rnd.choice((512, 4096, 65536, 65536, 1 << 20))
         self.backups = []       # paths, oldest first
         self.frozen = []        # what each must restore to
         self.guest = None
@@ -35,6 +37,7 @@ class Chain:
         self.server.add_node('disk', self.path, discard='unmap')
         self.server.export('disk')
         self.guest = self.guest_on(self.server, 'disk', trims=True,
+                                   unit=self.rnd.choice((1, 512)),
                                    seed=self.rnd.random())
 
     def close(self):
@@ -48,13 +51,27 @@ class Chain:
         self.open()
         same_bytes(self.guest.freeze(), last)
 
+    def crash(self):
+        """kill -9 after a flush; bitmaps that nobody can trust go."""
+        self.guest.flush()
+        last = self.guest.freeze()
+        self.images.allow_leaks(self.path)
+        self.server.kill()
+        self.images.check(self.path, leaks_allowed=True)
+        self.open()
+        same_bytes(self.guest.freeze(), last)
+        for name, bitmap in self.bitmaps().items():
+            if bitmap.get('inconsistent'):
+                self.server.qmp('block-dirty-bitmap-remove', node='disk',
+                                name=name)
+
     def backup(self, mode):
         """One backup with the guest writing; returns the ended Job."""
         n = len(self.backups)
         backing = self.backups[-1] if mode == 'incremental' else None
         path = self.images.create(
             f'backup{n}.qcow2', SIZE, backing=backing,
-            cluster_size=self.rnd.choice((4096, 65536, 131072)))
+            cluster_size=self.rnd.choice((512, 4096, 65536, 2 * MIB)))
         # The target's node sees its backing file, which nobody writes.
         self.server.add_node('target', path)
         arguments = backup_arguments(
@@ -65,7 +82,8 @@ class Chain:
             verb = 'clear' if 'b' in self.bitmaps() else 'add'
             data = {'node': 'disk', 'name': 'b'}
             if verb == 'add':
-                data.update({'persistent': True, 'granularity': 65536})
+                data.update({'persistent': True,
+                             'granularity': self.granularity})
             actions.append({'type': f'block-dirty-bitmap-{verb}',
                             'data': data})
         else:
@@ -126,8 +144,10 @@ def test_chain(start_server, images, guest_on, seed):
         act = rnd.random()
         if act < 0.6:
             chain.backup('incremental' if chain.bitmaps() else 'full')
-        elif act < 0.75:
+        elif act < 0.72:
             chain.restart()
+        elif act < 0.78:
+            chain.crash()
         elif act < 0.85:
             chain.guest.random_writes(rnd.randint(1, 50))
         else:

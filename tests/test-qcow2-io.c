@@ -5,8 +5,10 @@
  */
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include "base/pool.h"
 #include "qcow2-util.h"
 
@@ -49,7 +51,8 @@ struct worker {
     int64_t length, block;
     int id, n_workers, n_ops;
     struct rng rng;
-    bool zero_discard;          /* a discarded range reads as zeroes */
+    bool may_fail;              /* the file may not grow */
+    int n_failed;
 };
 
 /* A range inside one block of this worker. */
@@ -91,6 +94,18 @@ static void check_read(struct worker *w, int64_t offset, int64_t bytes,
     }
 }
 
+/* A change of the range ended with RET.  A failed one may have been done in
+ * part, but it can be read. */
+static void check_changed(struct worker *w, int64_t offset, int64_t bytes,
+                          int ret)
+{
+    if (w->may_fail && ret == -EFBIG) {
+        w->n_failed++;
+        ret = root_pread(w->root, offset, bytes, w->model + offset, 0);
+    }
+    g_assert_cmpint(ret, ==, 0);
+}
+
 static void do_write(struct worker *w, int64_t offset, int64_t bytes)
 {
     unsigned flags = rng_below(&w->rng, 2) ? BLK_NOWAIT : 0;
@@ -101,7 +116,7 @@ static void do_write(struct worker *w, int64_t offset, int64_t bytes)
     if (ret == -EAGAIN && flags) {
         ret = root_pwrite(w->root, offset, bytes, w->model + offset, 0);
     }
-    g_assert_cmpint(ret, ==, 0);
+    check_changed(w, offset, bytes, ret);
 }
 
 static void do_op(struct worker *w)
@@ -121,17 +136,19 @@ static void do_op(struct worker *w)
         memset(w->model + offset, 0, bytes);
         ret = root_pwrite_zeroes(w->root, offset, bytes,
                                  rng_below(&w->rng, 2) ? BLK_MAY_UNMAP : 0);
-        break;
+        check_changed(w, offset, bytes, ret);
+        return;
     case 5:
         /* What a discard leaves is looked up; other tests say what. */
         ret = root_pdiscard(w->root, offset, bytes);
-        if (ret == 0) {
+        if (ret == 0 || (w->may_fail && ret == -EFBIG)) {
             ret = root_pread(w->root, offset, bytes, w->model + offset, 0);
         }
         break;
     case 6:
         if (rng_below(&w->rng, 4) == 0) {
             ret = root_flush(w->root);
+            ret = w->may_fail && ret == -EFBIG ? 0 : ret;
         }
         break;
     default:
@@ -151,28 +168,39 @@ static void *worker_run(void *opaque)
     return NULL;
 }
 
-static void run_workers(struct image *im, uint8_t *model, int64_t block,
-                        int n_workers, int n_ops)
+/* How many changes failed; none must unless MAY_FAIL. */
+static int run_failing_workers(struct image *im, uint8_t *model,
+                               int64_t block, int n_workers, int n_ops,
+                               bool may_fail)
 {
     struct worker w[16];
     pthread_t threads[16];
+    int n_failed = 0;
 
     CONTROL_YIELD {
         for (int i = 0; i < n_workers; i++) {
             w[i] = (struct worker) {
                 .root = im->root, .model = model, .block = block, .id = i,
                 .length = root_length(im->root), .n_workers = n_workers,
-                .n_ops = n_ops,
+                .n_ops = n_ops, .may_fail = may_fail,
                 .rng = { g_test_rand_int() * UINT64_C(2654435761) + 1 + i },
             };
             pthread_create(&threads[i], NULL, worker_run, &w[i]);
         }
         for (int i = 0; i < n_workers; i++) {
             pthread_join(threads[i], NULL);
+            n_failed += w[i].n_failed;
         }
         w[0].n_workers = 1;
         check_read(&w[0], 0, w[0].length, 0);
     }
+    return n_failed;
+}
+
+static void run_workers(struct image *im, uint8_t *model, int64_t block,
+                        int n_workers, int n_ops)
+{
+    run_failing_workers(im, model, block, n_workers, n_ops, false);
 }
 
 /* ---- cases ------------------------------------------------------------- */
@@ -362,6 +390,40 @@ static void test_resize(gconstpointer data)
     image_compare(path, model, lengths[G_N_ELEMENTS(lengths) - 1]);
 }
 
+static void limit_files(rlim_t bytes)
+{
+    struct rlimit limit;
+
+    g_assert_cmpint(getrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+    limit.rlim_cur = MIN(bytes, limit.rlim_max);
+    g_assert_cmpint(setrlimit(RLIMIT_FSIZE, &limit), ==, 0);
+}
+
+/* A file that may not grow, as on a full disk: requests fail, what was there
+ * stays, and when there is room again all goes on. */
+static void test_full(gconstpointer data)
+{
+    const char *create = data;
+    g_autofree char *path = test_path("full.qcow2");
+    g_autofree uint8_t *model = g_malloc0(DISK);
+    struct image im;
+    int n_failed;
+
+    CONTROL_GUARD();
+    signal(SIGXFSZ, SIG_IGN);
+    sh_ok("qemu-img create -q -f qcow2 %s %s %" G_GINT64_FORMAT, create, path,
+          DISK);
+    image_open_ok(&im, path, "'discard': 'unmap'");
+    limit_files(3 << 20);
+    n_failed = run_failing_workers(&im, model, 90000, 4, 200, true);
+    limit_files(RLIM_INFINITY);
+    g_assert_cmpint(n_failed, >, 0);
+    run_workers(&im, model, 9000, 4, 100);
+    image_close(&im);
+    image_check(path);
+    image_compare(path, model, DISK);
+}
+
 static void test_prealloc(gconstpointer data)
 {
     PreallocMode mode = GPOINTER_TO_INT(data);
@@ -410,6 +472,7 @@ int main(int argc, char **argv)
         } tests[] = {
             { "backing", test_backing }, { "snapshot", test_snapshot },
             { "compressed", test_compressed }, { "resize", test_resize },
+            { "full", test_full },
         };
         for (size_t k = 0; k < G_N_ELEMENTS(tests); k++) {
             g_autofree char *name = g_strconcat("/qcow2-io/", tests[k].name,

@@ -368,10 +368,12 @@ static void test_grouped_jobs(void)
 enum { N_GUESTS = 3, ROUNDS = 6 };
 
 static int guest_stop;          /* atomic */
+static uint64_t guest_done[N_GUESTS];   /* atomic: rounds */
 
 /* Count up on disk 0, then on disk 1, each guest in a place of its own. */
 static void *guest_thread(void *arg)
 {
+    uint64_t *done = &guest_done[GPOINTER_TO_INT(arg)];
     int64_t offset = (GPOINTER_TO_INT(arg) + 1) * INT64_C(300000);
     uint64_t n = 0;
 
@@ -381,8 +383,19 @@ static void *guest_thread(void *arg)
             g_assert_cmpint(root_pwrite(guests[i], offset, sizeof(n), &n, 0),
                             ==, 0);
         }
+        __atomic_store_n(done, n, __ATOMIC_RELAXED);
     }
     return NULL;
+}
+
+/* All guests are in full swing. */
+static void wait_guests(void)
+{
+    for (int g = 0; g < N_GUESTS; g++) {
+        while (__atomic_load_n(&guest_done[g], __ATOMIC_RELAXED) < 5) {
+            g_usleep(100);
+        }
+    }
 }
 
 static uint64_t number_at(struct node *n, int guest)
@@ -421,11 +434,12 @@ static void test_point_in_time(void)
         setup();
         __atomic_store_n(&guest_stop, 0, __ATOMIC_RELAXED);
         for (int g = 0; g < N_GUESTS; g++) {
+            __atomic_store_n(&guest_done[g], 0, __ATOMIC_RELAXED);
             pthread_create(&threads[g], NULL, guest_thread,
                            GINT_TO_POINTER(g));
         }
         CONTROL_YIELD {
-            g_usleep(3000);
+            wait_guests();
         }
         run("block-dirty-bitmap-add d0 since; blockdev-backup d0 t0 full; "
             "blockdev-backup d1 t1 full; block-dirty-bitmap-add d1 since",

@@ -66,18 +66,23 @@ static bool check_fields(const struct qcow2_header *h, struct error **errp)
     return false;
 }
 
-/* [offset, +n * entry_bytes) as a table in the file. */
-static bool check_table(const struct qcow2_header *h, const char *name,
-                        uint64_t offset, uint64_t n, uint32_t entry_bytes,
-                        uint64_t max_bytes, struct error **errp)
+struct table_area {
+    const char *name;
+    uint64_t offset, n;         /* entries */
+    uint32_t entry_bytes;
+    uint64_t max_bytes;
+};
+
+static bool check_table(const struct qcow2_header *h,
+                        const struct table_area *a, struct error **errp)
 {
-    if (n > max_bytes / entry_bytes) {
-        error_set(errp, "%s too large", name);
+    if (a->n > a->max_bytes / a->entry_bytes) {
+        error_set(errp, "%s too large", a->name);
         return false;
     }
-    if (offset > INT64_MAX - n * entry_bytes ||
-        (offset & ((1U << h->cluster_bits) - 1))) {
-        error_set(errp, "%s offset invalid", name);
+    if (a->offset > INT64_MAX - a->n * a->entry_bytes ||
+        (a->offset & ((1U << h->cluster_bits) - 1))) {
+        error_set(errp, "%s offset invalid", a->name);
         return false;
     }
     return true;
@@ -108,19 +113,25 @@ static bool check_size(const struct qcow2_header *h, struct error **errp)
 static bool check_tables(const struct qcow2_header *h, struct error **errp)
 {
     uint32_t cluster_bytes = 1U << h->cluster_bits;
+    const struct table_area areas[] = {
+        { "Reference count table", h->reftable_offset, h->reftable_clusters,
+          cluster_bytes, MAX(QCOW2_MAX_REFTABLE_BYTES, cluster_bytes) },
+        { "Snapshot table", h->snapshots_offset, h->n_snapshots, 40,
+          QCOW2_MAX_SNAPSHOTS * 40 },
+        { "Active L1 table", h->l1_offset, h->l1_entries, 8,
+          QCOW2_MAX_L1_BYTES },
+    };
 
     if (h->reftable_clusters == 0) {
         error_set(errp, "Image does not contain a reference count table");
         return false;
     }
-    return check_table(h, "Reference count table", h->reftable_offset,
-                       h->reftable_clusters, cluster_bytes,
-                       MAX(QCOW2_MAX_REFTABLE_BYTES, cluster_bytes), errp) &&
-           check_table(h, "Snapshot table", h->snapshots_offset,
-                       h->n_snapshots, 40, QCOW2_MAX_SNAPSHOTS * 40, errp) &&
-           check_table(h, "Active L1 table", h->l1_offset, h->l1_entries, 8,
-                       QCOW2_MAX_L1_BYTES, errp) &&
-           check_size(h, errp);
+    for (size_t i = 0; i < G_N_ELEMENTS(areas); i++) {
+        if (!check_table(h, &areas[i], errp)) {
+            return false;
+        }
+    }
+    return check_size(h, errp);
 }
 
 static bool check_backing(const struct qcow2_header *h, struct error **errp)

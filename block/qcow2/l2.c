@@ -16,19 +16,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
-#include "block/qcow2/qcow2.h"
-
-/* One entry; `bits` are those of the extended form, else 0. */
-struct entry {
-    uint64_t desc, bits;
-};
-
-/* Offset 0 is a place in an external data file only. */
-static bool has_place(const struct qcow2 *s, uint64_t desc)
-{
-    return !(desc & QCOW2_COMPRESSED) &&
-           ((desc & QCOW2_OFFSET_MASK) || (s->data && (desc & QCOW2_COPIED)));
-}
+#include "block/qcow2/l2-priv.h"
 
 enum qcow2_type qcow2_entry_type(const struct qcow2 *s, uint64_t entry)
 {
@@ -67,28 +55,6 @@ void qcow2_reftable_dirty(struct qcow2 *s, uint32_t index)
 
 /* ---- entries ------------------------------------------------------------- */
 
-static struct entry load_entry(const struct qcow2 *s,
-                               const struct qcow2_table *t, uint32_t index)
-{
-    const uint8_t *p = t->data + ((size_t)index << s->entry_shift);
-
-    return (struct entry) {
-        .desc = load_be64(p),
-        .bits = s->n_subs > 1 ? load_be64(p + 8) : 0,
-    };
-}
-
-static void store_entry(const struct qcow2 *s, struct qcow2_table *t,
-                        uint32_t index, struct entry e)
-{
-    uint8_t *p = t->data + ((size_t)index << s->entry_shift);
-
-    store_be64(p, e.desc);
-    if (s->n_subs > 1) {
-        store_be64(p + 8, e.bits);
-    }
-}
-
 /* What subcluster SUB of E is; without subclusters there is one. */
 static enum qcow2_type sub_type(const struct qcow2 *s, struct entry e,
                                 unsigned sub)
@@ -113,23 +79,12 @@ static bool in_file(enum qcow2_type type)
            type == QCOW2_UNALLOC_HELD;
 }
 
-/* May its cluster be written? */
-static bool is_owned(const struct qcow2 *s, uint64_t desc)
-{
-    return (desc & QCOW2_COPIED) && has_place(s, desc);
-}
-
 static unsigned sub_of(const struct qcow2 *s, int64_t offset)
 {
     return (offset & (s->cluster_bytes - 1)) >> s->sub_bits;
 }
 
 /* ---- lookup -------------------------------------------------------------- */
-
-static uint32_t slice_entries(const struct qcow2 *s)
-{
-    return s->l2_cache.slice_bytes >> s->entry_shift;
-}
 
 static uint64_t l2_index(const struct qcow2 *s, int64_t offset)
 {
@@ -146,8 +101,7 @@ int64_t qcow2_l2_slice_left(const struct qcow2 *s, int64_t offset)
     return slice_entries(s) - (l2_index(s, offset) & (slice_entries(s) - 1));
 }
 
-/* The L2 table for OFFSET, 0 if there is none, or -EIO. */
-static int64_t table_of(struct qcow2 *s, int64_t offset)
+int64_t qcow2_l2_table_of(struct qcow2 *s, int64_t offset)
 {
     uint64_t i = l1_index(s, offset);
     uint64_t table = i < s->l1_entries ? s->l1[i] & QCOW2_OFFSET_MASK : 0;
@@ -159,8 +113,7 @@ static int64_t table_of(struct qcow2 *s, int64_t offset)
     return table;
 }
 
-/* The slice with OFFSET's entry, and the entry's index in it. */
-static int slice_of(struct qcow2 *s, int64_t table, int64_t offset,
+int qcow2_l2_slice_of(struct qcow2 *s, int64_t table, int64_t offset,
                     bool nowait, struct qcow2_table **t, uint32_t *index)
 {
     uint64_t i = l2_index(s, offset);
@@ -200,7 +153,7 @@ static int check_data_file_entry(struct qcow2 *s, struct entry e,
     return 0;
 }
 
-static int check_entry(struct qcow2 *s, struct entry e, int64_t offset)
+int qcow2_l2_check_entry(struct qcow2 *s, struct entry e, int64_t offset)
 {
     uint64_t host = e.desc & QCOW2_OFFSET_MASK;
 
@@ -267,7 +220,7 @@ static int64_t run_length(const struct qcow2 *s, const struct qcow2_table *t,
 int qcow2_lookup(struct qcow2 *s, int64_t offset, int64_t bytes, bool nowait,
                  struct qcow2_map *map)
 {
-    int64_t table = table_of(s, offset);
+    int64_t table = qcow2_l2_table_of(s, offset);
     struct qcow2_table *t;
     uint32_t index;
     struct entry e;
@@ -283,12 +236,12 @@ int qcow2_lookup(struct qcow2 *s, int64_t offset, int64_t bytes, bool nowait,
         };
         return table;
     }
-    ret = slice_of(s, table, offset, nowait, &t, &index);
+    ret = qcow2_l2_slice_of(s, table, offset, nowait, &t, &index);
     if (ret < 0) {
         return ret;
     }
     e = load_entry(s, t, index);
-    ret = check_entry(s, e, offset);
+    ret = qcow2_l2_check_entry(s, e, offset);
     if (ret < 0) {
         return ret;
     }
@@ -368,7 +321,7 @@ static int ensure_table(struct qcow2 *s, int64_t offset)
     }
     do {
         uint64_t entry = s->l1[i];
-        int64_t table = table_of(s, offset);
+        int64_t table = qcow2_l2_table_of(s, offset);
         if (table < 0) {
             return table;
         }
@@ -387,196 +340,4 @@ int qcow2_lookup_for_write(struct qcow2 *s, int64_t offset, int64_t bytes,
     int ret = s->corrupt ? -EIO : ensure_table(s, offset);
 
     return ret < 0 ? ret : qcow2_lookup(s, offset, bytes, false, map);
-}
-
-int qcow2_l2_count_new(struct qcow2 *s, int64_t offset, int64_t n,
-                       int64_t *count)
-{
-    int64_t table = table_of(s, offset);
-    struct qcow2_table *t;
-    uint32_t index;
-    int ret = table > 0 ? slice_of(s, table, offset, false, &t, &index)
-                        : -EIO;
-
-    *count = 0;
-    if (ret == 0) {
-        n = MIN(n, slice_entries(s) - index);
-        while (*count < n &&
-               !is_owned(s, load_entry(s, t, index + *count).desc)) {
-            ++*count;
-        }
-    }
-    return ret;
-}
-
-int qcow2_l2_has_data(struct qcow2 *s, int64_t offset)
-{
-    int64_t table = table_of(s, offset);
-    struct qcow2_table *t;
-    uint32_t index;
-    struct entry e;
-    int ret;
-
-    if (s->n_subs == 1) {
-        return 1;       /* a cluster is changed whole */
-    }
-    if (table <= 0) {
-        return table;
-    }
-    ret = slice_of(s, table, offset, false, &t, &index);
-    if (ret < 0) {
-        return ret;
-    }
-    e = load_entry(s, t, index);
-    return (e.desc & QCOW2_COMPRESSED) || (uint32_t)e.bits;
-}
-
-/* ---- changing entries ---------------------------------------------------- */
-
-static uint64_t new_desc(const struct qcow2 *s, enum qcow2_l2_op op,
-                         uint64_t old, uint64_t host)
-{
-    enum qcow2_type type = qcow2_entry_type(s, old);
-    bool has_subs = s->n_subs > 1;
-
-    switch (op) {
-    case QCOW2_L2_LINK:
-    case QCOW2_L2_RESERVE:
-        return host | QCOW2_COPIED;
-    case QCOW2_L2_ZERO:
-        if (type == QCOW2_NORMAL || type == QCOW2_ZERO_ALLOC) {
-            return has_subs ? old : old | QCOW2_ZERO;
-        }
-        return has_subs ? 0 : QCOW2_ZERO;
-    case QCOW2_L2_ZERO_FREE:
-        return has_subs ? 0 : QCOW2_ZERO;
-    default:
-        return 0;
-    }
-}
-
-/* The subclusters in MASK (bits 0 to 31) change. */
-static uint64_t new_bits(enum qcow2_l2_op op, uint64_t old, uint64_t mask)
-{
-    switch (op) {
-    case QCOW2_L2_LINK:
-        return (old | mask) & ~(mask << 32);
-    case QCOW2_L2_RESERVE:
-        return old;
-    case QCOW2_L2_ZERO:
-    case QCOW2_L2_ZERO_FREE:
-        return (old & ~mask) | mask << 32;
-    default:
-        return old & ~(mask | mask << 32);
-    }
-}
-
-static struct entry new_entry(const struct qcow2 *s, enum qcow2_l2_op op,
-                              struct entry old, uint64_t host, uint64_t mask)
-{
-    bool whole = mask == UINT32_MAX;
-
-    if (s->n_subs == 1) {
-        return (struct entry) { .desc = new_desc(s, op, old.desc, host) };
-    }
-    if (!whole && (op == QCOW2_L2_ZERO_FREE || op == QCOW2_L2_UNMAP)) {
-        /* The cluster stays for the others. */
-        return (struct entry) { old.desc, new_bits(op, old.bits, mask) };
-    }
-    if (old.desc & QCOW2_COMPRESSED) {
-        old.bits = 0;
-    }
-    return (struct entry) { new_desc(s, op, old.desc, host),
-                            new_bits(op, old.bits, mask) };
-}
-
-/* What OLD pointed to and NEW does not is to be freed. */
-static void free_old(struct qcow2 *s, uint64_t old, uint64_t new,
-                     unsigned free_flags)
-{
-    int64_t offset, bytes, end;
-
-    if (s->data) {
-        return;     /* nothing was allocated */
-    }
-    switch (qcow2_entry_type(s, old)) {
-    case QCOW2_NORMAL:
-    case QCOW2_ZERO_ALLOC:
-        if ((old & QCOW2_OFFSET_MASK) != (new & QCOW2_OFFSET_MASK)) {
-            qcow2_free_later(s, old & QCOW2_OFFSET_MASK, 1, free_flags);
-        }
-        break;
-    case QCOW2_TYPE_COMPRESSED:
-        qcow2_compressed_extent(s, old, &offset, &bytes);
-        end = qcow2_cluster_end(s, offset + bytes);
-        offset = qcow2_cluster_start(s, offset);
-        qcow2_free_later(s, offset, (end - offset) >> s->cluster_bits,
-                         free_flags);
-        break;
-    default:
-        break;
-    }
-}
-
-/* Subclusters of the cluster at START that lie in [offset, end). */
-static uint64_t sub_mask(const struct qcow2 *s, int64_t start, int64_t offset,
-                         int64_t end)
-{
-    int64_t first = MAX(offset - start, 0) >> s->sub_bits;
-    int64_t behind = MIN(end - start, s->cluster_bytes) >> s->sub_bits;
-
-    return (UINT64_MAX >> (64 - (behind - first))) << first;
-}
-
-static int check_change(struct qcow2 *s, const struct qcow2_table *t,
-                        uint32_t index, int64_t offset, int64_t end)
-{
-    int64_t start = qcow2_cluster_start(s, offset);
-
-    for (; start < end; start += s->cluster_bytes, index++) {
-        struct entry e = load_entry(s, t, index);
-        int ret = check_entry(s, e, start);
-        if (ret < 0) {
-            return ret;
-        }
-        if ((e.desc & QCOW2_COMPRESSED) &&
-            (start < offset || end - start < s->cluster_bytes)) {
-            return -ENOTSUP;    /* compressed data has no subclusters */
-        }
-    }
-    return 0;
-}
-
-int qcow2_l2_set(struct qcow2 *s, int64_t offset, int64_t bytes,
-                 const struct qcow2_l2_change *c)
-{
-    int64_t table = table_of(s, offset), end = offset + bytes;
-    int64_t start = qcow2_cluster_start(s, offset);
-    uint64_t host = c->host;
-    struct qcow2_table *t;
-    uint32_t index;
-    int ret;
-
-    if (table <= 0) {
-        return -EIO;
-    }
-    ret = slice_of(s, table, offset, false, &t, &index);
-    if (ret == 0) {
-        ret = check_change(s, t, index, offset, end);
-    }
-    if (ret < 0) {
-        return ret;
-    }
-    for (; start < end; start += s->cluster_bytes, index++) {
-        struct entry old = load_entry(s, t, index);
-        struct entry new = new_entry(s, c->op, old, host,
-                                     sub_mask(s, start, offset, end));
-        if (new.desc != old.desc || new.bits != old.bits) {
-            store_entry(s, t, index, new);
-            free_old(s, old.desc, new.desc, c->free_flags);
-        }
-        host += s->cluster_bytes;
-    }
-    qcow2_table_dirty(s, &s->l2_cache, t);
-    return 0;
 }

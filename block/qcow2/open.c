@@ -134,30 +134,28 @@ static int check_features(struct qcow2 *s, struct error **errp)
 
 /* ---- tables ------------------------------------------------------------ */
 
-static int read_table(struct qcow2 *s, const char *what, int64_t offset,
-                      uint32_t entries, uint64_t **table, uint8_t **dirty,
-                      struct error **errp)
+/* A table of ENTRIES at OFFSET in the host's order; owned, NULL with errp. */
+static uint64_t *read_table(struct qcow2 *s, const char *what, int64_t offset,
+                            uint32_t entries, struct error **errp)
 {
     int64_t bytes = entries * INT64_C(8);
-    int ret = 0;
+    uint64_t *table = g_try_malloc0(MAX(bytes, 8));
+    int ret = -ENOMEM;
 
-    *table = g_try_malloc0(MAX(bytes, 8));
-    *dirty = g_try_malloc0(entries / QCOW2_TABLE_CHUNK + 1);
-    if (!*table || !*dirty) {
-        ret = -ENOMEM;
-    } else if (entries && offset >= node_length(qcow2_file(s))) {
+    if (table && entries && offset >= node_length(qcow2_file(s))) {
         ret = -EIO;     /* the file was cut off */
-    } else {
-        ret = qcow2_file_pread(s, offset, bytes, *table, 0);
+    } else if (table) {
+        ret = qcow2_file_pread(s, offset, bytes, table, 0);
     }
     if (ret < 0) {
         error_set_errno(errp, -ret, "Could not read %s", what);
-        return ret;
+        g_free(table);
+        return NULL;
     }
     for (uint32_t i = 0; i < entries; i++) {
-        (*table)[i] = be64toh((*table)[i]);
+        table[i] = be64toh(table[i]);
     }
-    return 0;
+    return table;
 }
 
 static void note_tables(struct qcow2 *s)
@@ -179,24 +177,23 @@ static void note_tables(struct qcow2 *s)
 
 static int read_tables(struct qcow2 *s, struct error **errp)
 {
-    int ret;
-
     s->l1_entries = s->hdr.l1_entries;
     s->l1_offset = s->hdr.l1_offset;
     s->reftable_entries = ((int64_t)s->hdr.reftable_clusters
                            << s->cluster_bits) / 8;
     s->reftable_offset = s->hdr.reftable_offset;
     s->reftable_bytes = s->reftable_entries * INT64_C(8);
-    ret = read_table(s, "L1 table", s->l1_offset, s->l1_entries, &s->l1,
-                     &s->l1_dirty, errp);
-    if (ret == 0) {
-        ret = read_table(s, "refcount table", s->reftable_offset,
-                         s->reftable_entries, &s->reftable,
-                         &s->reftable_dirty, errp);
+    s->l1 = read_table(s, "L1 table", s->l1_offset, s->l1_entries, errp);
+    if (!s->l1) {
+        return -EIO;
     }
-    if (ret < 0) {
-        return ret;
+    s->reftable = read_table(s, "refcount table", s->reftable_offset,
+                             s->reftable_entries, errp);
+    if (!s->reftable) {
+        return -EIO;
     }
+    s->l1_dirty = g_malloc0(s->l1_entries / QCOW2_TABLE_CHUNK + 1);
+    s->reftable_dirty = g_malloc0(s->reftable_entries / QCOW2_TABLE_CHUNK + 1);
     note_tables(s);
     s->zero_from = qcow2_cluster_end(s, node_length(qcow2_file(s)));
     if (!qcow2_table_cache_init(&s->l2_cache, s->opt.l2_entry_bytes,
@@ -354,16 +351,21 @@ static int close_metadata(struct qcow2 *s)
 {
     int ret = qcow2_writeback_all(s);
 
-    if (ret == 0 && s->lazy_dirty) {
+    if (ret == 0) {
         lock_release(&s->lock);
         ret = node_flush(qcow2_file(s));
         lock_acquire(&s->lock);
-        if (ret == 0) {
-            ret = qcow2_header_set_incompatible(s, QCOW2_INCOMPAT_DIRTY,
-                                                false);
-        }
+    }
+    if (ret == 0 && s->lazy_dirty) {
+        ret = qcow2_header_set_incompatible(s, QCOW2_INCOMPAT_DIRTY, false);
     }
     return ret;
+}
+
+static bool is_corrupt(struct qcow2 *s)
+{
+    LOCK_GUARD(&s->lock);
+    return s->corrupt;
 }
 
 void qcow2_close(struct node *n)
@@ -372,10 +374,10 @@ void qcow2_close(struct node *n)
     uint32_t l2_dirty, ref_dirty;
     int ret = 0;
 
-    if (s->writable) {
+    if (s->writable && !is_corrupt(s)) {
         qcow2_bitmaps_store(s);
         lock_acquire(&s->lock);
-        ret = s->corrupt ? 0 : close_metadata(s);
+        ret = close_metadata(s);
         l2_dirty = s->l2_cache.n_dirty;
         ref_dirty = s->ref_cache.n_dirty;
         lock_release(&s->lock);

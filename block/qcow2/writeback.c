@@ -378,6 +378,9 @@ static int writeback(struct qcow2 *s, bool all)
     if (s->n_written >= want && !all) {
         return 0;
     }
+    if (s->corrupt) {
+        return -EIO;        /* nothing is written any more */
+    }
     s->writing_back = true;
     ret = writeback_cut(s, all);
     s->writing_back = false;
