@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* blockjobctl: the command-line client of blockjobd. */
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -145,11 +146,16 @@ int run_command(struct shell *sh, char *const *words, size_t n)
     if (!strcmp(words[0], "watch")) {
         return watch_jobs(sh->client, words + 1);
     }
-    if (!strcmp(words[0], "events")) {
-        return show_events(sh);
-    }
-    if (!strcmp(words[0], "help")) {
-        return show_help(sh, n > 1 ? words[1] : NULL);
+    if (!strcmp(words[0], "events") || !strcmp(words[0], "help")) {
+        bool events = words[0][0] == 'e';
+
+        if (n > (events ? 1 : 2)) {
+            fprintf(stderr, "Error: '%s' is one word too many\n",
+                    words[events ? 1 : 2]);
+            return EXIT_USAGE;
+        }
+        return events ? show_events(sh)
+                      : show_help(sh, n > 1 ? words[1] : NULL);
     }
     if (n > 1) {
         args = args_parse(sh->schema, words[0], words + 1, n - 1, &err);
@@ -171,6 +177,10 @@ static int run(const char *address, char *const *words, size_t n)
     bool interactive = n == 0 || !strcmp(words[0], "shell");
     int ret;
 
+    if (interactive && n > 1) {
+        fprintf(stderr, "Error: '%s' is one word too many\n", words[1]);
+        return EXIT_USAGE;
+    }
     sh.client = client_connect(address, &err);
     if (!sh.client) {
         fprintf(stderr, "Error: %s\n", error_text(err));
@@ -229,5 +239,12 @@ int main(int argc, char **argv)
                 "$BLOCKJOBD_SOCKET)\n");
         return EXIT_USAGE;
     }
-    return run(address, argv + optind, argc - optind);
+    c = run(address, argv + optind, argc - optind);
+    /* A script must not take half a reply for a whole one. */
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "Error: could not write the output: %s\n",
+                strerror(errno));
+        return c ? c : EXIT_REFUSED;
+    }
+    return c;
 }

@@ -24,6 +24,7 @@ struct watched {
     int64_t seen_ns;        /* when current was read */
     double rate;            /* bytes per second, smoothed */
     bool ended, cancelled;
+    bool unknown;           /* never seen: nothing to draw */
     int printed_tenth;      /* plain output: last tenth printed */
     char *printed_status;   /* owned */
 };
@@ -222,6 +223,8 @@ static char *format_job(const struct watched *j, bool bar)
 
 static void watch_draw(struct watch *w)
 {
+    int n_drawn = 0;
+
     if (w->terminal && w->n_lines) {
         printf("\033[%dA", w->n_lines);
     }
@@ -230,6 +233,10 @@ static void watch_draw(struct watch *w)
         g_autofree char *line = format_job(j, w->terminal);
         int tenth = j->total > 0 ? (int)(10 * j->current / j->total) : 0;
 
+        if (j->unknown) {
+            continue;
+        }
+        n_drawn++;
         if (w->terminal) {
             printf("%s\033[K\n", line);
         } else if (tenth != j->printed_tenth ||
@@ -239,7 +246,7 @@ static void watch_draw(struct watch *w)
             set_string(&j->printed_status, outcome(j));
         }
     }
-    w->n_lines = w->jobs->len;
+    w->n_lines = n_drawn;
     fflush(stdout);
 }
 
@@ -261,9 +268,22 @@ static void watch_drop_unseen(struct watch *w, int64_t queried_ns)
         struct watched *j = w->jobs->pdata[i];
 
         if (!j->ended && j->seen_ns < queried_ns && !*j->status) {
+            fprintf(stderr, "Error: there is no job '%s'\n", j->id);
             set_string(&j->error, "no such job");
-            j->ended = true;
+            j->ended = j->unknown = true;
         }
+    }
+}
+
+/* Take in what has come, waiting at most TIMEOUT_MS for the first. */
+static void watch_events(struct watch *w, int timeout_ms)
+{
+    json_t *event = client_next_event(w->client, timeout_ms);
+
+    while (event) {
+        watch_event(w, event);
+        json_decref(event);
+        event = client_next_event(w->client, 0);
     }
 }
 
@@ -271,23 +291,19 @@ static int watch_loop(struct watch *w)
 {
     for (;;) {
         int64_t now = clock_ns();
-        json_t *event;
 
         if (!watch_query(w)) {
             fprintf(stderr, "The server closed the connection\n");
             return 3;
         }
+        /* A short job may be over before the first query. */
+        watch_events(w, 0);
         watch_drop_unseen(w, now);
         watch_draw(w);
         if (watch_over(w)) {
             break;
         }
-        event = client_next_event(w->client, TICK_MS);
-        while (event) {
-            watch_event(w, event);
-            json_decref(event);
-            event = client_next_event(w->client, 0);
-        }
+        watch_events(w, TICK_MS);
     }
     for (guint i = 0; i < w->jobs->len; i++) {
         const struct watched *j = w->jobs->pdata[i];
