@@ -75,8 +75,12 @@ static void do_flush(struct worker *w)
     static _Thread_local uint32_t acked[N_SECTORS];
     static _Thread_local bool zero[N_SECTORS];
 
-    memcpy(acked, w->rec->acked, sizeof(acked));
-    memcpy(zero, w->rec->acked_is_zero, sizeof(zero));
+    for (int i = 0; i < N_SECTORS; i++) {
+        if (owns(w->id, i)) {
+            acked[i] = w->rec->acked[i];
+            zero[i] = w->rec->acked_is_zero[i];
+        }
+    }
     g_assert_cmpint(root_flush(w->root), ==, 0);
     for (int i = 0; i < N_SECTORS; i++) {
         if (owns(w->id, i)) {

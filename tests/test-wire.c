@@ -151,7 +151,9 @@ static const struct {
 static void test_cases(void)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
-        g_test_message("%s", cases[i].input);
+        g_autofree char *shown = g_strescape(cases[i].input, NULL);
+
+        g_test_message("%s", shown);
         check_len(cases[i].input, strlen(cases[i].input), cases[i].expected);
     }
     check_len("\0{}", 3, "!stray ''\n{}\n");
