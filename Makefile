@@ -115,14 +115,14 @@ check-asan: need-test
 	@ASAN_OPTIONS=$(ASAN_OPTIONS_USED) UBSAN_OPTIONS=$(UBSAN_OPTIONS_USED) \
 	    meson test -C $(BUILD)-asan --no-rebuild --print-errorlogs --suite unit -t 5
 	@ASAN_OPTIONS=$(ASAN_OPTIONS_USED) UBSAN_OPTIONS=$(UBSAN_OPTIONS_USED) \
-	    $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-asan/server/blockjobd --blockjobctl $(BUILD)-asan/tools/blockjobctl
+	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-asan/server/blockjobd --blockjobctl $(BUILD)-asan/tools/blockjobctl
 
 check-tsan: need-test
 	$(call setup,$(BUILD)-tsan,-Db_sanitize=thread -Db_lundef=false)
 	@TSAN_OPTIONS=$(TSAN_OPTIONS_USED) \
 	    meson test -C $(BUILD)-tsan --no-rebuild --print-errorlogs --suite unit -t 5
 	@TSAN_OPTIONS=$(TSAN_OPTIONS_USED) \
-	    $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl
+	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl
 
 check-long: need-test build
 	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --blockjobctl $(BUILD)/tools/blockjobctl --seeds 100
