@@ -241,6 +241,7 @@ static void test_crash(gconstpointer data)
     struct record *rec = mmap(NULL, sizeof(*rec), PROT_READ | PROT_WRITE,
                               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     int rounds = g_test_slow() ? 100 : 20;
+    int64_t written = 0;
 
     g_assert_true(rec != MAP_FAILED);
     for (int i = 0; i < N_SECTORS; i++) {
@@ -270,8 +271,10 @@ static void test_crash(gconstpointer data)
         check_content(path, rec);
     }
     /* Something was written at all. */
-    g_assert_cmpint(rec->next_stamp[0] + rec->next_stamp[51] +
-                    rec->next_stamp[5000], >, 3 + 3);
+    for (int i = 0; i < N_SECTORS; i++) {
+        written += rec->next_stamp[i] - 1;
+    }
+    g_assert_cmpint(written, >, 0);
     munmap(rec, sizeof(*rec));
 }
 
