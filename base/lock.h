@@ -22,17 +22,14 @@ enum lock_rank {
     LOCK_NBD_SERVER,    /* nbd: list of connections */
     LOCK_NBD_CONN,      /* nbd: one connection's state and send side */
     LOCK_JOB,           /* blockjobs: what a job's thread and control share */
-    LOCK_CBW,           /* block: copy-before-write filter */
     LOCK_COPIER,        /* block: copier's todo cursor and counters */
     LOCK_RANGE,         /* block: one range lock */
     LOCK_QCOW2,         /* block/qcow2: metadata of one image */
-    LOCK_QCOW2_CACHE,   /* block/qcow2: table cache below the metadata lock */
     LOCK_FILE,          /* block: file driver's remembered holes */
     LOCK_ROOT,          /* block: gate of one root, slow path only */
     LOCK_BITMAP,        /* bitmaps: list and states of a node's bitmaps */
     LOCK_MONITOR,       /* server: a monitor's output queue */
     LOCK_POOL,          /* base/pool */
-    LOCK_TRACE,         /* base/trace */
     LOCK_LEAF,          /* holds nothing else, calls nothing */
 };
 

@@ -19,7 +19,7 @@ unsigned sync_mode_sets(enum sync_mode mode, bool succeeded)
     return result_sets[mode][succeeded];
 }
 
-/* Mark in BM what TODO says is left.  Nobody else changes TODO. */
+/* Mark in BM what the todo bits say is left.  Nobody else changes them. */
 static void mark_todo(struct dirty_bitmap *bm, const struct bits *todo,
                       int64_t unit_bytes)
 {

@@ -31,8 +31,8 @@ unsigned sync_mode_sets(enum sync_mode mode, bool succeeded);
 
 /*
  * The job is over: give BM, which has a successor, its new content; it is no
- * longer busy.  TODO: R, a bit per UNIT_BYTES (a power of two); may be NULL if
- * SUCCEEDED.  Control lock held, nobody changes TODO.
+ * longer busy.  The todo bits are R, one per UNIT_BYTES (a power of two); NULL
+ * will do if SUCCEEDED.  Control lock held, nobody changes the todo bits.
  */
 void sync_mode_finish(struct dirty_bitmap *bm, enum sync_mode mode,
                       bool succeeded, const struct bits *todo,

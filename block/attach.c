@@ -10,7 +10,7 @@
 #include "base/control.h"
 #include "base/trace.h"
 
-/* ---- attach, detach --------------------------------------------------------------- */
+/* ---- attach, detach ----------------------------------------------------- */
 
 static bool would_cycle(struct node *parent, const char *child_name,
                         const struct node *node, struct error **errp)
@@ -69,7 +69,7 @@ void node_detach_child(struct node *parent, struct child *child)
     graph_change_finish_nofail(gc, NULL);
 }
 
-/* ---- replace, filters --------------------------------------------------------------- */
+/* ---- replace, filters --------------------------------------------------- */
 
 /* MARK is on everything below the new node. */
 static bool parent_stays(const struct child *c, uint64_t mark)

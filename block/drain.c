@@ -30,7 +30,7 @@ struct drain {
 
 static struct drain *active;
 
-/* ---- looking up --------------------------------------------------------------------- */
+/* ---- looking up --------------------------------------------------------- */
 
 static struct node *push_unseen(struct node *stack, struct node *n,
                                 uint64_t mark)
@@ -100,7 +100,7 @@ static bool drain_is_busy(struct drain *d)
     return false;
 }
 
-/* ---- for the rest of the graph ------------------------------------------------------- */
+/* ---- for the rest of the graph ------------------------------------------ */
 
 bool drain_covers(struct node *n)
 {
@@ -151,7 +151,7 @@ void drain_root_removed(struct root *r)
     }
 }
 
-/* ---- begin, end ------------------------------------------------------------------------ */
+/* ---- begin, end --------------------------------------------------------- */
 
 static struct drain *drain_start(void)
 {

@@ -138,7 +138,7 @@ struct driver {
     /* After open and after children change.  Default: from file child. */
     void (*refresh_limits)(struct node *n);
 
-    /* -- permissions: control lock held, must not yield ---------------------- */
+    /* -- permissions: control lock held, must not yield ------------------- */
 
     /* What N needs of CHILD given what N's parents hold and share.  NULL:
      * generic rules by role. */
@@ -152,7 +152,7 @@ struct driver {
     void (*abort_perm)(struct node *n);
 
     /* -- data path: see node.h; NULL: passed on to the file/filtered child for
-     * filters, else -ENOTSUP ------------------------------------------------ */
+     * filters, else -ENOTSUP ----------------------------------------------- */
     int (*pread)(struct node *n, int64_t offset, int64_t bytes, void *buf,
                  unsigned flags);
     int (*pwrite)(struct node *n, int64_t offset, int64_t bytes,
@@ -174,7 +174,7 @@ struct driver {
     int (*copy_range)(struct node *src, int64_t src_offset, struct node *dst,
                       int64_t dst_offset, int64_t bytes, unsigned flags);
 
-    /* -- size and information -------------------------------------------------- */
+    /* -- size and information --------------------------------------------- */
     int (*truncate)(struct node *n, int64_t length, bool exact,
                     PreallocMode prealloc, struct error **errp); /* drained */
     /* "file" was resized by somebody else (drained): follow, or not (NULL).
@@ -188,10 +188,10 @@ struct driver {
     /* Members of query-block's image that only the format knows. */
     void (*image_info)(struct node *n, ImageInfo *info);
 
-    /* -- creation (blockdev-create): control lock HELD, yields ------------------ */
+    /* -- creation (blockdev-create): control lock HELD, yields ------------ */
     bool (*create)(const BlockdevCreateOptions *options, struct error **errp);
 
-    /* -- persistent bitmaps ------------------------------------------------------ */
+    /* -- persistent bitmaps ----------------------------------------------- */
     /* Could a bitmap of NAME and GRANULARITY be stored here?  Control lock
      * held, does not yield. */
     bool (*bitmap_can_store)(struct node *n, const char *name,
@@ -201,13 +201,13 @@ struct driver {
                                  struct error **errp);
 };
 
-/* ---- registry (block/driver.c) ------------------------------------------------ */
+/* ---- registry (block/driver.c) ------------------------------------------ */
 
 extern const struct driver *const block_drivers[];  /* NULL-terminated */
 const struct driver *driver_find(const char *name);
 const struct driver *driver_by_type(BlockdevDriver type);
 
-/* ---- for drivers' open_children (block/open.c): control lock held, yields ------ */
+/* ---- for drivers' open_children (block/open.c): control lock, yields ---- */
 
 /* Open or find REF and attach it to N as CHILD_NAME; read_only, cache and
  * discard flags are inherited where REF does not say. */
@@ -215,7 +215,7 @@ struct child *node_open_child(struct node *n, const BlockdevRef *ref,
                               const char *child_name, unsigned role,
                               struct error **errp);
 
-/* ---- for block/io.c and drivers ------------------------------------------------ */
+/* ---- for block/io.c and drivers ----------------------------------------- */
 
 /* Control lock: compute N's limits again and those of all above it. */
 void node_refresh_limits(struct node *n);

@@ -144,6 +144,12 @@ static bool check_options(const struct node *n, const BlockdevOptionsFile *o,
                   n->driver->name);
         return false;
     }
+    if (o->pr_manager) {
+        /* There are no objects here, so none has this id either. */
+        error_set(errp, "No persistent reservation manager with id '%s'",
+                  o->pr_manager);
+        return false;
+    }
     if (o->has_aio && o->aio == BLOCKDEV_AIO_OPTIONS_NATIVE &&
         !n->cache_direct) {
         error_set(errp, "aio=native was specified, but it requires "

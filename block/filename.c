@@ -11,7 +11,7 @@ static const char json_prefix[] = "json:";
 static const char file_prefix[] = "file:";
 static const char null_prefix[] = "null-co:";
 
-/* ---- protocols and paths -------------------------------------------------------- */
+/* ---- protocols and paths ------------------------------------------------ */
 
 /* The colon that ends a protocol's name, or NULL: a plain path. */
 static const char *protocol_end(const char *name)
@@ -72,7 +72,7 @@ BlockdevOptions *filename_protocol_options(const char *name,
     return NULL;
 }
 
-/* ---- json: -------------------------------------------------------------------------- */
+/* ---- json: -------------------------------------------------------------- */
 
 /* Put VALUE (borrowed) at the dotted KEY of OBJECT. */
 static bool put_dotted(json_t *object, const char *key, json_t *value,
@@ -180,7 +180,7 @@ json_t *filename_parse_json(const char *name, struct error **errp)
     return nested;
 }
 
-/* ---- the backing name in a header ------------------------------------------------------ */
+/* ---- the backing name in a header --------------------------------------- */
 
 char *node_resolved_backing_name(struct node *n, struct error **errp)
 {

@@ -8,7 +8,7 @@
 #include "block/driver.h"
 #include "block/root.h"
 
-/* ---- graph_change: links and permissions, all or nothing (links.c) --------- */
+/* ---- graph_change: links and permissions, all or nothing (links.c) ------ */
 
 /*
  * Steps take effect at once and are logged; graph_change_finish() computes
@@ -46,7 +46,7 @@ void graph_change_finish_nofail(struct graph_change *gc, GPtrArray *dropped);
 void graph_change_log_child_perm(struct graph_change *gc, struct child *c);
 void graph_change_log_node_perm(struct graph_change *gc, struct node *n);
 
-/* ---- perm.c ------------------------------------------------------------------- */
+/* ---- perm.c ------------------------------------------------------------- */
 
 /*
  * Two phases: perm_check() computes from the TOUCHED nodes downwards, looks
@@ -60,7 +60,7 @@ void perm_commit(const GPtrArray *seen);
 /* Text for a child: "node 'X'", "block device 'ID'"...; owned. */
 char *perm_describe_parent(const struct child *c);
 
-/* ---- traversal (graph.c) --------------------------------------------------------- */
+/* ---- traversal (graph.c) ------------------------------------------------ */
 
 /* A new mark: nodes with n->mark == it were seen. */
 uint64_t graph_new_mark(void);
@@ -70,7 +70,7 @@ void graph_mark_below(struct node *n, uint64_t mark);
 /* Links have changed: names of nodes may have, too (node-filename.c). */
 void node_filenames_changed(void);
 
-/* ---- life (graph.c) ----------------------------------------------------------------- */
+/* ---- life (graph.c) ----------------------------------------------------- */
 
 /*
  * A node that exists but is not published: its name is taken, nobody finds
@@ -85,13 +85,8 @@ bool node_take_name(struct node *n, const char *name, struct error **errp);
 struct node *node_find_hidden(const char *name);
 /* Into the list of all nodes, newest. */
 void node_publish(struct node *n);
-/* Not yet published, or on its way out. */
-static inline bool node_is_hidden(const struct node *n)
-{
-    return n->serial == 0 || n->closing;
-}
 
-/* ---- roots and drains --------------------------------------------------------------- */
+/* ---- roots and drains --------------------------------------------------- */
 
 enum { GATE_CLOSED = 1, GATE_REQUEST = 2 };
 

@@ -29,7 +29,7 @@ static struct node *newest;
 static uint64_t last_serial, last_mark, last_auto_name;
 static int n_closing;
 
-/* ---- names -------------------------------------------------------------------- */
+/* ---- names -------------------------------------------------------------- */
 
 static bool name_is_well_formed(const char *name)
 {
@@ -69,7 +69,7 @@ static char *make_name(const char *name, struct error **errp)
     return g_strdup_printf("#block%03" G_GUINT64_FORMAT, ++last_auto_name);
 }
 
-/* ---- making ---------------------------------------------------------------------- */
+/* ---- making ------------------------------------------------------------- */
 
 struct node *node_new_nameless(const struct driver *drv)
 {
@@ -140,7 +140,7 @@ struct node *node_new_filter(const struct driver *drv, const char *name,
     return n;
 }
 
-/* ---- finding ------------------------------------------------------------------------ */
+/* ---- finding ------------------------------------------------------------ */
 
 struct node *node_find(const char *name)
 {
@@ -178,7 +178,7 @@ struct node *node_next(const struct node *n)
     return n ? n->older : newest;
 }
 
-/* ---- traversal ------------------------------------------------------------------------ */
+/* ---- traversal ---------------------------------------------------------- */
 
 uint64_t graph_new_mark(void)
 {
@@ -221,7 +221,7 @@ bool node_reaches(const struct node *n, const struct node *other)
     return walk_below((struct node *)n, graph_new_mark(), other);
 }
 
-/* ---- references, the end ------------------------------------------------------------------ */
+/* ---- references, the end ------------------------------------------------ */
 
 struct node *node_ref(struct node *n)
 {
@@ -365,7 +365,7 @@ void node_wait_closed(void)
     }
 }
 
-/* ---- looking --------------------------------------------------------------------------- */
+/* ---- looking ------------------------------------------------------------ */
 
 const char *node_name(const struct node *n)
 {

@@ -43,7 +43,7 @@ struct graph_change {
     GPtrArray *touched;         /* borrowed nodes: where to compute from */
 };
 
-/* ---- lists ------------------------------------------------------------------- */
+/* ---- lists -------------------------------------------------------------- */
 
 static void parents_insert(struct node *n, struct child *c,
                            struct child *prev, struct child *next)
@@ -111,7 +111,7 @@ static struct child *last_sibling(const struct node *p)
     return c;
 }
 
-/* ---- steps ------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------- */
 
 struct graph_change *graph_change_begin(void)
 {
@@ -202,7 +202,7 @@ void graph_change_log_node_perm(struct graph_change *gc, struct node *n)
                                      .perm = n->perm, .shared = n->shared });
 }
 
-/* ---- depth ------------------------------------------------------------------- */
+/* ---- depth -------------------------------------------------------------- */
 
 static int height_of(const struct node *n)
 {
@@ -260,7 +260,7 @@ static bool update_heights(struct graph_change *gc, struct error **errp)
     return ok;
 }
 
-/* ---- the end of a change ------------------------------------------------------- */
+/* ---- the end of a change ------------------------------------------------ */
 
 /* The step took this reference; it is not the last. */
 static void ref_undo(struct node *n)

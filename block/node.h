@@ -16,7 +16,7 @@
 #include "block/types.h"
 #include "qapi/qapi-types.h"
 
-/* ---- finding (block/graph.c) ------------------------------------------ */
+/* ---- finding (block/graph.c) -------------------------------------------- */
 
 /* The node called NAME, or NULL.  Borrowed. */
 struct node *node_find(const char *name);
@@ -30,7 +30,7 @@ struct node *node_lookup(const char *device, const char *node_name,
 /* All nodes, newest first: for (n = node_next(NULL); n; n = node_next(n)). */
 struct node *node_next(const struct node *n);
 
-/* ---- life (block/graph.c, block/open.c) -------------------------------- */
+/* ---- life (block/graph.c, block/open.c) --------------------------------- */
 
 struct node *node_ref(struct node *n);
 /* May close the node: yields then.  NULL is fine. */
@@ -57,7 +57,8 @@ struct node *node_open_ref(const BlockdevRef *ref, struct error **errp);
  * an alternate of type null for none.  Yields.
  */
 struct node *node_open_filename(const char *filename, const char *format,
-                                bool read_only, const BlockdevRefOrNull *backing,
+                                bool read_only,
+                                const BlockdevRefOrNull *backing,
                                 struct error **errp);
 /*
  * A node made by code, not by options: a job's filter.  NAME NULL: made up.
@@ -114,7 +115,7 @@ bool node_insert_filter(struct node *filter, struct node *node,
  * Cannot fail: what was allowed with the filter is without it. */
 void node_remove_filter(struct node *filter);
 
-/* ---- in-use marks (block/graph.c) ---------------------------------------- */
+/* ---- in-use marks (block/graph.c) --------------------------------------- */
 
 /* Operations that a running job forbids on nodes of its subtree; the text is
  * QEMU's: "Node 'X' is busy: block device is in use by block job: backup". */
@@ -133,7 +134,7 @@ void node_unblock_all_ops(struct node *n, const void *owner);
 bool node_op_allowed(const struct node *n, enum node_op op,
                      struct error **errp);
 
-/* ---- data path (block/io.c): any thread with a root's token, no lock ------ */
+/* ---- data path (block/io.c): any thread with a root's token, no lock ---- */
 
 /*
  * All return 0 or -errno.  offset, bytes >= 0 and within the node (a protocol
@@ -150,7 +151,7 @@ int node_pdiscard(struct node *n, int64_t offset, int64_t bytes);
 /* The node's caches and, down the tree, its children's; to stable storage. */
 int node_flush(struct node *n);
 
-/* ---- block status (block/status.c), same rules ----------------------------- */
+/* ---- block status (block/status.c), same rules -------------------------- */
 
 /*
  * State of [offset, offset+st->bytes), st->bytes <= bytes, of this node alone:
@@ -168,7 +169,7 @@ int node_block_status_above(struct node *n, struct node *base, bool want_zero,
                             int64_t offset, int64_t bytes,
                             struct block_status *st);
 
-/* ---- size ------------------------------------------------------------------- */
+/* ---- size --------------------------------------------------------------- */
 
 /*
  * Resize (block_resize, job targets).  The caller holds a root with

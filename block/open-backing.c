@@ -24,7 +24,7 @@ struct chain {
     GPtrArray *resolved;        /* nodes whose backing came from the header */
 };
 
-/* ---- loops ----------------------------------------------------------------------- */
+/* ---- loops -------------------------------------------------------------- */
 
 static bool path_id(const char *path, struct file_id *id)
 {
@@ -74,7 +74,7 @@ static bool check_loop(struct chain *c, const char *name, struct error **errp)
     return true;
 }
 
-/* ---- one step --------------------------------------------------------------------- */
+/* ---- one step ----------------------------------------------------------- */
 
 static struct node *open_header_backing(struct chain *c, struct node *n,
                                         struct error **errp)
@@ -151,7 +151,7 @@ static bool chain_step(struct chain *c, struct node *n, struct node **next,
     return child;
 }
 
-/* ---- the chain -------------------------------------------------------------------------- */
+/* ---- the chain ---------------------------------------------------------- */
 
 /* As nested opens would say it, but not five hundred times. */
 static void prepend_depth(struct error **err, int depth)

@@ -13,7 +13,7 @@
 
 enum { PROBE_BYTES = 2048 };
 
-/* ---- probing --------------------------------------------------------------------- */
+/* ---- probing ------------------------------------------------------------ */
 
 static const struct driver *best_driver(const uint8_t *buf, size_t len,
                                         const char *filename)
@@ -68,7 +68,7 @@ static void warn_guessed_raw(const struct node *n)
             "restrictions.\n", n->filename);
 }
 
-/* ---- putting options together ------------------------------------------------------- */
+/* ---- putting options together ------------------------------------------- */
 
 static void set_file(BlockdevOptions *o, const BlockdevOptions *file)
 {
@@ -170,7 +170,7 @@ static struct node *open_on_protocol(struct open_session *s,
     return open_format(s, drv, file_options, name, place, errp);
 }
 
-/* ---- json: --------------------------------------------------------------------------- */
+/* ---- json: -------------------------------------------------------------- */
 
 static struct node *open_json(struct open_session *s, json_t *object,
                               const struct open_name *name,
@@ -186,7 +186,9 @@ static struct node *open_json(struct open_session *s, json_t *object,
         o = BlockdevOptions_from_json(json_object_get(object, "file"), errp);
         return o ? open_probed(s, o, name, place, errp) : NULL;
     }
-    if (!driver && name->format) {
+    drv = driver ? driver_find(driver) : NULL;
+    if (name->format && (!driver || (drv && drv->is_format))) {
+        /* The format that is given is what counts. */
         json_object_set_new(object, "driver", json_string(name->format));
     }
     o = BlockdevOptions_from_json(object, errp);

@@ -28,7 +28,7 @@ enum {
     MAX_NESTED = 64,        /* children within children in one open */
 };
 
-/* ---- options ------------------------------------------------------------------- */
+/* ---- options ------------------------------------------------------------ */
 
 const BlockdevRef *options_file(const BlockdevOptions *o)
 {
@@ -112,7 +112,7 @@ static bool check_options(const struct node *n, const BlockdevOptions *o,
     return true;
 }
 
-/* ---- session --------------------------------------------------------------------- */
+/* ---- session ------------------------------------------------------------ */
 
 static void session_begin(struct open_session *s)
 {
@@ -135,7 +135,7 @@ static void session_end(struct open_session *s)
     g_ptr_array_free(s->done, TRUE);
 }
 
-/* ---- one node ---------------------------------------------------------------------- */
+/* ---- one node ----------------------------------------------------------- */
 
 /* The node that REF means for a child of N; owned. */
 static struct node *open_ref(struct node *n, const BlockdevRef *ref,
@@ -254,7 +254,7 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
     return n;
 }
 
-/* ---- a node and its backing chain ----------------------------------------------------- */
+/* ---- a node and its backing chain --------------------------------------- */
 
 struct node *open_tree(struct open_session *s, const BlockdevOptions *options,
                        const struct open_place *place, struct error **errp)
@@ -303,7 +303,7 @@ struct child *node_open_child(struct node *n, const BlockdevRef *ref,
     return c;
 }
 
-/* ---- from outside -------------------------------------------------------------------------- */
+/* ---- from outside ------------------------------------------------------- */
 
 struct node *node_open(const BlockdevOptions *options, struct error **errp)
 {

@@ -24,7 +24,7 @@ static const char *const perm_names[N_PERMS] = {
     "consistent read", "write", "write unchanged", "resize",
 };
 
-/* ---- what a node needs of a child ---------------------------------------------- */
+/* ---- what a node needs of a child --------------------------------------- */
 
 static void cow_child_perm(unsigned perm, unsigned shared,
                            unsigned *child_perm, unsigned *child_shared)
@@ -89,7 +89,7 @@ static void compute_child_perm(struct node *n, const struct child *c,
     }
 }
 
-/* ---- computing ------------------------------------------------------------------ */
+/* ---- computing ---------------------------------------------------------- */
 
 /* Nodes still to be looked at, first come first served. */
 struct perm_queue {
@@ -157,7 +157,7 @@ static void recompute(struct graph_change *gc, const GPtrArray *touched,
     }
 }
 
-/* ---- conflicts ------------------------------------------------------------------- */
+/* ---- conflicts ---------------------------------------------------------- */
 
 char *perm_describe_parent(const struct child *c)
 {
@@ -239,7 +239,7 @@ static bool check_conflicts(const struct node *n, struct error **errp)
     g_assert_not_reached();
 }
 
-/* ---- two phases -------------------------------------------------------------------- */
+/* ---- two phases --------------------------------------------------------- */
 
 static bool check_node(struct node *n, struct error **errp)
 {

@@ -7,7 +7,7 @@
 #include "block/root.h"
 #include "qapi/qapi-commands.h"
 
-/* ---- add, delete ------------------------------------------------------------------ */
+/* ---- add, delete -------------------------------------------------------- */
 
 bool qmp_blockdev_add(const BlockdevOptions *args, struct error **errp)
 {
@@ -82,7 +82,7 @@ bool qmp_blockdev_del(const BlockdevDelArgs *args, struct error **errp)
     return true;
 }
 
-/* ---- resize -------------------------------------------------------------------------- */
+/* ---- resize ------------------------------------------------------------- */
 
 static bool resize_drained(struct node *n, int64_t size, struct error **errp)
 {
@@ -126,7 +126,7 @@ bool qmp_block_resize(const BlockResizeArgs *args, struct error **errp)
     return ok;
 }
 
-/* ---- queries --------------------------------------------------------------------------- */
+/* ---- queries ------------------------------------------------------------ */
 
 BlockDeviceInfoList *qmp_query_named_block_nodes(
     const QueryNamedBlockNodesArgs *args, struct error **errp)

@@ -68,7 +68,7 @@ static void add_edge(struct builder *b, const void *parent,
     qapi_list_append(b->edges, e);
 }
 
-/* ---- users ------------------------------------------------------------------------ */
+/* ---- users -------------------------------------------------------------- */
 
 static gint newer_root(gconstpointer a, gconstpointer b)
 {
@@ -129,7 +129,7 @@ static void add_users(struct builder *b)
     }
 }
 
-/* ---- nodes ------------------------------------------------------------------------ */
+/* ---- nodes -------------------------------------------------------------- */
 
 static void add_nodes(struct builder *b)
 {

@@ -31,11 +31,11 @@ static struct node *raw_file(const struct node *n)
     return n->file->node;
 }
 
-/* ---- opening --------------------------------------------------------------------- */
+/* ---- opening ------------------------------------------------------------ */
 
 static int raw_probe(const uint8_t *buf, size_t len, const char *filename)
 {
-    return 1;           /* anything may be raw, and everything else is likelier */
+    return 1;       /* anything may be raw, and everything else is likelier */
 }
 
 static unsigned raw_file_role(const BlockdevOptions *options)
@@ -109,7 +109,7 @@ static void raw_refresh_limits(struct node *n)
     n->supported_zero_flags = file->supported_zero_flags;
 }
 
-/* ---- requests ----------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 static int check_end(const struct raw_state *s, int64_t offset, int64_t bytes)
 {
@@ -227,7 +227,7 @@ static int raw_copy_range(struct node *src, int64_t src_offset,
                                         bytes, flags);
 }
 
-/* ---- size and information -------------------------------------------------------------- */
+/* ---- size and information ----------------------------------------------- */
 
 /* Without a size of its own it ends where the file ends. */
 static void raw_child_resized(struct node *n)

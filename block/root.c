@@ -17,7 +17,7 @@
 #include "base/control.h"
 #include "base/trace.h"
 
-/* ---- the gate -------------------------------------------------------------------- */
+/* ---- the gate ----------------------------------------------------------- */
 
 static void gate_leave(struct root *r)
 {
@@ -114,7 +114,7 @@ void root_open_gate(struct root *r)
     }
 }
 
-/* ---- life ------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static struct root *root_alloc(const struct root_options *o)
 {
@@ -235,7 +235,7 @@ void node_notify_resized(struct node *n)
     }
 }
 
-/* ---- requests ----------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------- */
 
 int64_t root_length(const struct root *r)
 {

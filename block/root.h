@@ -73,7 +73,7 @@ bool root_set_perm(struct root *r, unsigned perm, unsigned shared,
 /* Move to another node, in a drained section of both; all or nothing. */
 bool root_set_node(struct root *r, struct node *node, struct error **errp);
 
-/* ---- requests: any thread, no lock ----------------------------------------- */
+/* ---- requests: any thread, no lock -------------------------------------- */
 
 /* Wait at the gate, then be in flight. */
 void root_enter(struct root *r);
@@ -101,7 +101,7 @@ int root_block_status_above(struct root *r, struct node *base, bool want_zero,
                             struct block_status *st);
 int64_t root_length(const struct root *r);
 
-/* ---- drain (block/drain.c): control lock held -------------------------------- */
+/* ---- drain (block/drain.c): control lock held --------------------------- */
 
 struct drain;
 

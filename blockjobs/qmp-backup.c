@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/control.h"
 #include "block/driver.h"
+#include "block/filename.h"
 #include "block/root.h"
 #include "blockjobs/backup-priv.h"
 #include "qapi/qapi-commands.h"
@@ -34,6 +35,7 @@ struct new_image {
     const char *filename, *format;
     int64_t length;
     struct node *backing;       /* borrowed, or NULL */
+    const char *path;           /* what the name means, borrowed */
 };
 
 /* "Formatting ..." on stdout, as QEMU prints it; people and tests read it. */
@@ -84,7 +86,7 @@ static bool create_qcow2(const struct new_image *i, struct error **errp)
 {
     g_autoptr(BlockdevCreateOptions) o = BlockdevCreateOptions_new0();
     BlockdevCreateOptionsQcow2 *q = &o->u.qcow2;
-    struct node *file = open_file(i->filename, errp);
+    struct node *file = open_file(i->path, errp);
     bool ok;
 
     if (!file) {
@@ -105,9 +107,27 @@ static bool create_qcow2(const struct new_image *i, struct error **errp)
     return ok;
 }
 
-static bool create_image(const struct new_image *i, struct error **errp)
+/* Is there a protocol for the name, and can it make files?  Sets the path. */
+static bool find_path(struct new_image *i, struct error **errp)
+{
+    g_autoptr(BlockdevOptions) o = filename_protocol_options(i->filename, errp);
+
+    if (!o) {
+        return false;
+    }
+    i->path = filename_local_path(i->filename);
+    if (!i->path) {
+        error_set(errp, "Protocol driver '%s' does not support image creation",
+                  BlockdevDriver_str(o->driver));
+        return false;
+    }
+    return true;
+}
+
+static bool create_image(struct new_image *i, struct error **errp)
 {
     const struct driver *drv = driver_find(i->format);
+    bool is_qcow2;
 
     if (!drv) {
         error_set(errp, "Unknown file format '%s'", i->format);
@@ -118,11 +138,18 @@ static bool create_image(const struct new_image *i, struct error **errp)
                   i->format);
         return false;
     }
-    print_formatting(i);
-    if (strcmp(i->format, "qcow2") == 0) {
-        return create_file(i->filename, 0, errp) && create_qcow2(i, errp);
+    if (!find_path(i, errp)) {
+        return false;
     }
-    return create_file(i->filename, i->length, errp);   /* raw, file */
+    is_qcow2 = strcmp(i->format, "qcow2") == 0;
+    if (i->backing && !is_qcow2) {
+        error_set(errp, "Backing file not supported for file format '%s'",
+                  i->format);
+        return false;
+    }
+    print_formatting(i);
+    return create_file(i->path, is_qcow2 ? 0 : i->length, errp) &&
+           (!is_qcow2 || create_qcow2(i, errp));        /* raw, file */
 }
 
 /*

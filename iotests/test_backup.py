@@ -404,6 +404,49 @@ def test_drive_backup_errors(server, images, source):
     source.verify()
 
 
+@pytest.mark.parametrize('name', ['foo:bar', 'a b:c', ':x', 'http://x/y'])
+@pytest.mark.parametrize('mode', ['absolute-paths', 'existing'])
+def test_drive_backup_unknown_protocol(server, images, source, name, mode):
+    """No protocol, and no file of that name."""
+    server.fails('drive-backup', backup_arguments(
+        'src', name, mode=mode, format='raw'),
+        f"Unknown protocol '{name.split(':')[0]}'")
+    assert not os.path.exists(name)
+
+
+@pytest.mark.ours('QEMU has these protocols')
+@pytest.mark.parametrize('name', ['fat:/x', 'nbd://h:1/x', 'nbd:unix:/x'])
+@pytest.mark.parametrize('mode', ['absolute-paths', 'existing'])
+def test_drive_backup_unsupported_protocol(server, source, name, mode):
+    server.fails('drive-backup', backup_arguments(
+        'src', name, mode=mode, format='qcow2'),
+        f"Unknown protocol '{name.split(':')[0]}'")
+    assert not os.path.exists(name)
+
+
+def test_drive_backup_protocol_that_makes_nothing(server, source):
+    server.fails('drive-backup', backup_arguments(
+        'src', 'null-co://', format='raw'),
+        "Protocol driver 'null-co' does not support image creation")
+    server.fails('drive-backup', backup_arguments(
+        'src', 'json:{"driver":"null-co"}', format='raw'),
+        "Unknown protocol 'json'")
+
+
+def test_drive_backup_file_protocol(server, images, source):
+    path = images.adopt(images.path('d:st.qcow2'))
+    drive_backup(server, 'file:' + path, format='qcow2').finish()
+    same_bytes(images.content(path), source.freeze())
+
+
+def test_drive_backup_raw_has_no_backing(server, images, source):
+    path = images.path('dst.raw')
+    server.fails('drive-backup', backup_arguments(
+        'src', path, format='raw', sync='none'),
+        "Backing file not supported for file format 'raw'")
+    assert not os.path.exists(path)
+
+
 # Errors while it runs
 
 @pytest.mark.parametrize('policy', ['report', 'enospc'])

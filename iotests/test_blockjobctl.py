@@ -155,6 +155,7 @@ def test_shell_on_a_terminal(ctl, server):
                 seen += os.read(fd, 4096)
         seen = seen[seen.index(text) + len(text):]
 
+    status = None
     try:
         expect(b'> ')
         os.write(fd, b'query-vers\t')
@@ -165,15 +166,21 @@ def test_shell_on_a_terminal(ctl, server):
         os.write(fd, b'blockdev-del node-name=nope\n')
         expect(b'Failed to find node')
         expect(b'> ')
-        # Typed ahead of the prompt it may be lost, as with any terminal.
-        for _ in range(20):
-            os.write(fd, b'\x04')
-            time.sleep(0.25)
+        # Typed ahead of the prompt it may become a letter of the line,
+        # as on any terminal: clear the line first.  What the shell writes
+        # must be read, or it waits for us.
+        for _ in range(40):
             gone, status = os.waitpid(pid, os.WNOHANG)
+            try:
+                os.write(fd, b'\x15\x04')
+                if select.select([fd], [], [], 0.25)[0]:
+                    seen += os.read(fd, 4096)
+            except OSError:
+                time.sleep(0.05)        # EIO: the other side is closed
             if gone:
                 pid = 0
                 break
-        assert pid == 0, 'the shell does not end at ^D'
+        assert pid == 0, f'the shell does not end at ^D: {seen!r}'
         assert os.waitstatus_to_exitcode(status) == 0
     finally:
         if pid:

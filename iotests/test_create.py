@@ -313,6 +313,131 @@ def test_qcow2_on_read_only_file(server, images):
     assert images.info(path)['virtual-size'] == MIB
 
 
+def test_missing_node_comes_first(server):
+    """Of two things wrong, QEMU's tells the missing node."""
+    for options in ({'size': 1}, {'size': MIB, 'cluster_size': 3}):
+        assert failed(server, driver='qcow2', file='nope', **options) == \
+            "Cannot find device='nope' nor node-name='nope'"
+
+
+def virtual_size(server, node):
+    return server.nodes()[node]['image']['virtual-size']
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'cluster_size': 4096}, {'preallocation': 'metadata'}], ids=str)
+def test_qcow2_on_longer_file(server, images, guest_on, qcow2_file, options):
+    """The file stays as long as it is, its old data is never seen."""
+    with open(qcow2_file, 'wb') as image:
+        image.write(b'x' * (10 * MIB))
+    server.qmp('blockdev-add', driver='file', node_name='long',
+               filename=qcow2_file, locking='off')
+    create_image(server, driver='qcow2', file='long', size=2 * MIB,
+                 **options).finish()
+    assert os.path.getsize(qcow2_file) == 10 * MIB
+    server.qmp('blockdev-add', driver='qcow2', node_name='n', file='long')
+    server.export('n')
+    guest = guest_on(server, 'n', unit=1, max_bytes=70000)
+    if not (server.is_qemu and options.get('preallocation')):
+        assert not any(guest.freeze())
+        guest.random_writes(60)
+        guest.verify()
+    guest.close()
+    server.stop()
+    images.adopt(qcow2_file)
+    images.check(qcow2_file)
+    if not (server.is_qemu and options.get('preallocation')):
+        assert images.content(qcow2_file) == guest.freeze()
+
+
+@pytest.mark.ours('QEMU: cannot use preallocation for shrinking files')
+@pytest.mark.parametrize('mode', ['falloc', 'full'])
+def test_qcow2_preallocated_over_old_content(server, images, qcow2_file,
+                                             mode):
+    """The old content takes no space beside the new one."""
+    with open(qcow2_file, 'wb') as image:
+        image.write(b'x' * (10 * MIB))
+    create_image(server, driver='qcow2', size=2 * MIB, preallocation=mode,
+                 file={'driver': 'file', 'filename': qcow2_file,
+                       'locking': 'off'}).finish()
+    assert os.path.getsize(qcow2_file) < 3 * MIB
+    server.stop()
+    images.adopt(qcow2_file)
+    assert images.content(qcow2_file) == bytes(2 * MIB)
+
+
+def test_qcow2_in_window(server, images, guest_on):
+    """A window of a fixed size is enough, and nothing else is written."""
+    path = images.write_raw('f', b'x' * (4 * MIB))
+    server.qmp('blockdev-add', {
+        'driver': 'raw', 'node-name': 'w', 'offset': MIB, 'size': 2 * MIB,
+        'file': {'driver': 'file', 'filename': path}})
+    create_image(server, driver='qcow2', file='w', size=MIB).finish()
+    assert virtual_size(server, 'w') == 2 * MIB
+    server.qmp('blockdev-add', driver='qcow2', node_name='n', file='w')
+    server.export('n')
+    guest = guest_on(server, 'n')
+    assert guest.freeze() == bytes(MIB)
+    guest.random_writes(40)
+    guest.verify()
+    guest.close()
+    server.stop()
+    with open(path, 'rb') as image:
+        data = image.read()
+    assert len(data) == 4 * MIB
+    assert data[:MIB] == data[3 * MIB:] == b'x' * MIB
+    inner = images.path('inner.qcow2')
+    with open(inner, 'wb') as image:
+        image.write(data[MIB:3 * MIB])
+    images.adopt(inner)
+    assert images.content(inner) == guest.freeze()
+
+
+def test_qcow2_in_too_small_window(server, images):
+    """Without room nothing is written: ours tells before."""
+    path = images.write_raw('f', b'x' * MIB)
+    server.qmp('blockdev-add', {
+        'driver': 'raw', 'node-name': 'w', 'size': 131072,
+        'file': {'driver': 'file', 'filename': path}})
+    error = failed(server, driver='qcow2', file='w', size=MIB)
+    if server.is_qemu:
+        assert 'No space left on device' in error
+        return
+    assert error == 'Cannot resize fixed-size raw disks'
+    with open(path, 'rb') as image:
+        assert image.read() == b'x' * MIB
+
+
+@pytest.mark.parametrize('size,after', [
+    (16 * MIB, 16 * MIB), (65536, 197120), (0, 197120)])
+def test_qcow2_in_qcow2(server, images, size, after):
+    """The image below grows if it must, and is never cut."""
+    path = images.create('a.qcow2', str(size))
+    server.add_node('a', path)
+    create_image(server, driver='qcow2', file='a', size=MIB).finish()
+    assert virtual_size(server, 'a') == after
+    server.qmp('blockdev-add', driver='qcow2', node_name='n', file='a')
+    assert virtual_size(server, 'n') == MIB
+    server.qmp('blockdev-del', node_name='n')
+
+
+def test_qcow2_in_qcow2_marks_bitmaps(server, images):
+    path = images.create('a.qcow2', '16M')
+    server.add_node('a', path)
+    server.qmp('block-dirty-bitmap-add', node='a', name='b')
+    create_image(server, driver='qcow2', file='a', size=MIB).finish()
+    bitmap, = server.nodes()['a']['dirty-bitmaps']
+    assert bitmap['count'] == 4 * 65536
+
+
+def test_qcow2_on_null(server):
+    """Where nothing is kept there is no image."""
+    server.qmp('blockdev-add', {'driver': 'null-co', 'node-name': 'z',
+                                'size': MIB, 'read-zeroes': True})
+    assert failed(server, driver='qcow2', file='z', size=MIB) == \
+        'Image is not in qcow2 format'
+
+
 def test_qcow2_on_full_disk(server, small_disk):
     disk = small_disk(1 << 20)
     path = disk.path('a.qcow2')

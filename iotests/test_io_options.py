@@ -48,6 +48,14 @@ def test_cache_modes(server, images, guest_on, fmt, cache):
     same_bytes(images.content(path), guest.freeze())
 
 
+def test_pr_manager(server, images):
+    """No such object: refused, before the file is looked at."""
+    for path in (images.write_raw('f', bytes(512)), '/nonexistent/x'):
+        server.fails('blockdev-add', dict(
+            file_of(path, **{'pr-manager': 'x'}), **{'node-name': 'n'}),
+            "No persistent reservation manager with id 'x'")
+
+
 def blocks_of(path):
     return os.stat(path).st_blocks * 512
 

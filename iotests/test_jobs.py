@@ -28,6 +28,9 @@ def disks(server):
 def slow_job(server, **options):
     job = start_backup(server, 'src', 'dst', speed=SLOW, **options)
     assert job.take() == BACKUP_STARTS
+    deadline = time.monotonic() + 10
+    while not job.block_info()['offset']:       # the first chunk
+        assert time.monotonic() < deadline
     return job
 
 

@@ -126,6 +126,21 @@ def test_backing_from_the_header(server, images):
                if server.nodes()[n]['file'] == base)
 
 
+@pytest.mark.parametrize('name,fmt,desc', [
+    ('foo:bar', 'qcow2', "Unknown protocol 'foo'"),
+    ('json:{"driver":"raw","file":{"driver":"null-co","size":1048576}}',
+     'qcow2', 'Image is not in qcow2 format')])
+def test_bad_backing_name(server, images, name, fmt, desc):
+    """The header's format counts, whatever driver the name has."""
+    path = images.create('a.qcow2', '1M')
+    qemu_img('rebase', '-u', '-f', 'qcow2', '-b', name, '-F', fmt, path)
+    images.ignore(path)
+    server.fails('blockdev-add', {
+        'driver': 'qcow2', 'node-name': 'n',
+        'file': {'driver': 'file', 'filename': path}},
+        'Could not open backing file: ' + desc)
+
+
 def test_relative_backing_name(server, images):
     """Relative to the overlay's directory, not to the server's."""
     os.mkdir(images.path('sub'))

@@ -310,6 +310,44 @@ def test_end_with_export_and_client(start_server, images, guest_on):
     assert images.content(path) == guest.freeze()
 
 
+@pytest.mark.parametrize('ms', [0, 1, 2, 5])
+@pytest.mark.parametrize('first', ['quit', 'term'])
+def test_signals_while_it_ends(start_server, images, first, ms):
+    """Once the end has begun, more signals do not break it off."""
+    names = [f'b{i}' for i in range(200)]
+    path = images.create('a.qcow2', '256G')
+    server = start_server()
+    server.add_node('n', path)
+    server.qmp('transaction', actions=[
+        {'type': 'block-dirty-bitmap-add', 'data': {
+            'node': 'n', 'name': name, 'persistent': True}}
+        for name in names])
+    if first == 'quit':
+        server.mon.send_raw('{"execute":"quit"}')
+    else:
+        server.kill(signal.SIGTERM)
+    for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        time.sleep(ms / 1000)
+        server.kill(signum)
+    server.wait_exit()
+    stored = images.bitmaps(path)
+    assert set(stored) == set(names)
+    assert not any('in-use' in b['flags'] for b in stored.values())
+    images.check(path)
+
+
+@pytest.mark.ours('QEMU 7.2 keeps the soft limit')
+def test_many_files(start_server, images):
+    """The soft limit of open files is no limit."""
+    path = images.create('a.raw', '1M', 'raw')
+    nodes = [arg for i in range(100) for arg in (
+        '--blockdev', f'driver=file,node-name=f{i},filename={path},'
+        f'read-only=on')]
+    server = start_server(args=nodes,
+                          wrapper=['prlimit', '--nofile=64:4096'])
+    assert len(server.nodes()) == 100
+
+
 def test_pidfile(start_server):
     server = start_server(pidfile=True)
     path = server.path('pid')
@@ -359,6 +397,18 @@ def test_daemonize_reports_errors(setup):
         'driver=file,node-name=f,filename=/nonexistent', check=False,
         timeout=20)
     assert code == 1 and 'No such file' in text
+
+
+@pytest.mark.parametrize('option', [
+    ['--chardev', 'stdio,id=m', '--monitor', 'chardev=m'],
+    pytest.param(['--qmp', 'stdio'], marks=pytest.mark.ours('no --qmp'))])
+def test_daemonize_without_stdio(setup, option):
+    """Nobody could reach that monitor."""
+    for args in (['--daemonize', *option], [*option, '--daemonize']):
+        code, text = run_tool(binary(setup), *args, check=False, timeout=20)
+        assert code == 1
+        assert f'{option[0]} {option[1]}: cannot use stdio with -daemonize' \
+            in text
 
 
 @pytest.mark.ours('QEMU has no --qmp in its storage daemon')

@@ -326,6 +326,11 @@ def test_bitmap_queries(pair):
 def test_export_queries(pair):
     pair.image('a.qcow2', '1M')
     pair.add('n', 'a.qcow2')
+    pair.image('b.qcow2', '1M')
+    pair.run('blockdev-add', {'driver': 'file', 'node-name': 'under',
+                              'filename': 'DIR/b.qcow2'})
+    pair.run('blockdev-add', {'driver': 'qcow2', 'node-name': 'over',
+                              'file': 'under'})
     pair.null('ro', 4096, **{'read-only': True})
     add = {'type': 'nbd', 'id': 'e', 'node-name': 'n'}
     pair.run('block-export-add', add)
@@ -337,6 +342,16 @@ def test_export_queries(pair):
     for bad in ({}, {'id': '1'}, {'id': 'f'}, {'id': 'f', 'name': 'n'},
                 {'id': 'f', 'node-name': 'nope'},
                 {'id': 'f', 'node-name': 'ro', 'writable': True},
+                {'id': 'f', 'node-name': 'ro', 'writable': True,
+                 'name': 'n', 'iothread': 'no'},
+                {'id': 'f', 'node-name': 'nope', 'iothread': 'no'},
+                {'id': 'f', 'name': 'n', 'iothread': 'no'},
+                {'id': 'f', 'node-name': 'under', 'name': 'n',
+                 'writable': True},
+                {'id': 'f', 'node-name': 'under', 'name': 'n'},
+                {'id': 'f', 'node-name': 'under', 'name': 'x'},
+                {'id': 'f', 'name': 'x', 'bitmaps': [
+                    {'node': 'nope', 'name': 'b'}]},
                 {'id': 'f', 'name': 'x', 'bitmaps': ['b']}):
         pair.run('block-export-add', dict(add, **bad))
     pair.run('block-export-add', {'type': 'nbd', 'id': 'g',

@@ -14,10 +14,14 @@
  *             the last name alone.
  * Modes       JSON has types.  On the command line every scalar is a string
  *             and is read as what the schema says.
+ * Depth       Reading, copying, freeing and opening follow the nesting by
+ *             recursion, on workers' small stacks; MAX_DEPTH bounds it.
  */
 #include "base/error.h"
 #include "qapi/from-json.h"
 #include "qapi/slot.h"
+
+enum { MAX_DEPTH = 256 };
 
 static void path_append(const struct input *in, const struct path *at,
                         GString *text)
@@ -111,7 +115,7 @@ static bool list_from_json(const struct input *in, const struct path *at,
                            void *value)
 {
     const size_t step = slot_size(type->element);
-    struct path here = { .up = at };
+    struct path here = { .up = at, .depth = at->depth + 1 };
     struct qapi_list list = { NULL, 0 };
     size_t n, capacity = 1;
     bool ok = true;
@@ -145,7 +149,9 @@ static bool members_from_json(const struct input *in, const struct path *at,
 
     for (size_t i = 0; i < type->n; i++) {
         const struct qapi_member *m = &type->members[i];
-        struct path here = { .up = at, .name = m->name };
+        struct path here = {
+            .up = at, .name = m->name, .depth = at->depth + 1,
+        };
         json_t *member = json_object_get(json, m->name);
 
         if (!member) {
@@ -289,8 +295,14 @@ static bool struct_from_json(const struct input *in, const struct path *at,
                              const struct qapi_type *type, json_t *json,
                              void *slot)
 {
-    void *value = g_malloc0(type->size);
+    void *value;
 
+    if (at->depth > MAX_DEPTH) {
+        error_set(in->errp, "Parameters are nested more than %d deep",
+                  MAX_DEPTH);
+        return false;
+    }
+    value = g_malloc0(type->size);
     slot_set_pointer(slot, value);      /* freed from there on failure */
     switch (type->kind) {
     case QAPI_KIND_OBJECT:

@@ -14,6 +14,7 @@ struct path {
     const struct path *up;
     const char *name;       /* of a member; NULL: an element, or the top */
     size_t index;           /* of an element */
+    unsigned depth;         /* how many are up */
 };
 
 char *path_text(const struct input *in, const struct path *at);

@@ -13,7 +13,7 @@
 #include "base/pool.h"
 #include "block/graph-priv.h"
 
-/* ---- drivers ---------------------------------------------------------------------- */
+/* ---- drivers ------------------------------------------------------------ */
 
 struct test_state {
     unsigned perm, shared;      /* as told by set_perm */
@@ -94,7 +94,7 @@ static struct node *new_node(const struct driver *drv, const char *name)
     return n;
 }
 
-/* ---- checks --------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------- */
 
 static void rule(const struct child *c, unsigned perm, unsigned shared,
                  unsigned *out_perm, unsigned *out_shared)
@@ -118,7 +118,8 @@ static void check_links(const struct node *n)
     const struct child *prev = NULL;
     int height = 0;
 
-    for (const struct child *c = n->children; c; prev = c, c = c->next_sibling) {
+    for (const struct child *c = n->children; c;
+         prev = c, c = c->next_sibling) {
         bool listed = false;
 
         g_assert(c->prev_sibling == prev && c->parent == n && !c->root);
@@ -194,7 +195,7 @@ static char *dump_graph(void)
     return g_string_free(s, FALSE);
 }
 
-/* ---- the random test ------------------------------------------------------------------------ */
+/* ---- the random test ---------------------------------------------------- */
 
 enum { N_NODES = 24, N_ROOTS = 12, N_STEPS = 20000 };
 
@@ -356,7 +357,7 @@ static void test_random(void)
     g_assert_null(node_next(NULL));
 }
 
-/* ---- messages -------------------------------------------------------------------------------- */
+/* ---- messages ----------------------------------------------------------- */
 
 static char *describe_job(void *opaque)
 {
@@ -518,7 +519,7 @@ static void test_blockers(void)
     node_unref(base);
 }
 
-/* ---- life ---------------------------------------------------------------------------------------- */
+/* ---- life --------------------------------------------------------------- */
 
 static void test_cascade(void)
 {

@@ -20,7 +20,7 @@
 #include "qapi/qapi-commands.h"
 #include "qapi/qapi-visit.h"
 
-/* ---- helpers --------------------------------------------------------------------- */
+/* ---- helpers ------------------------------------------------------------ */
 
 static BlockdevOptions *options(const char *json)
 {
@@ -134,7 +134,7 @@ static void patch_file(const char *file, const char *from, const char *to)
     g_assert_true(g_file_set_contents(file, data, len, NULL));
 }
 
-/* ---- refusals ------------------------------------------------------------------------ */
+/* ---- refusals ----------------------------------------------------------- */
 
 static void test_refusals(void)
 {
@@ -246,7 +246,7 @@ static void test_del_while_drained(void)
     }
 }
 
-/* ---- chains ------------------------------------------------------------------------------ */
+/* ---- chains ------------------------------------------------------------- */
 
 static void check_chain(const char *const *names)
 {
@@ -341,8 +341,9 @@ static void test_bad_chains(void)
     make_qcow2("d/proto.qcow2", "fat:x");
     make_qcow2("d/fmt.qcow2", "base.qcow2");
     patch_file("d/fmt.qcow2", "qcow2", "bogus");
-#define OPEN(f) "{\"driver\": \"qcow2\", \"node-name\": \"t\", \"read-only\": " \
-    "true, \"file\": {\"driver\": \"file\", \"filename\": \"d/" f "\"}}"
+#define OPEN(f) "{\"driver\": \"qcow2\", \"node-name\": \"t\", " \
+    "\"read-only\": true, \"file\": {\"driver\": \"file\", " \
+    "\"filename\": \"d/" f "\"}}"
     expect_refused(OPEN("self.qcow2"), "Could not open backing file: Backing "
                    "file 'd/self.qcow2' creates an infinite loop");
     expect_refused(OPEN("c1.qcow2"), "Could not open backing file: Could not "
@@ -410,7 +411,7 @@ static void test_long_chain(void)
     del("t");
 }
 
-/* ---- by file name --------------------------------------------------------------------------- */
+/* ---- by file name ------------------------------------------------------- */
 
 static void expect_open(const char *filename, const char *format,
                         const char *driver, const char *error)
@@ -490,7 +491,7 @@ static void test_guessed_raw(void)
     node_unref(n);
 }
 
-/* ---- resize, windows ------------------------------------------------------------------------------ */
+/* ---- resize, windows ---------------------------------------------------- */
 
 static bool resize(const char *name, int64_t size, struct error **errp)
 {
@@ -556,7 +557,7 @@ static void test_window(void)
     del("f");
 }
 
-/* ---- main ---------------------------------------------------------------------------------------------- */
+/* ---- main --------------------------------------------------------------- */
 
 int main(int argc, char **argv)
 {

@@ -49,6 +49,7 @@ struct worker {
     struct root *root;
     uint8_t *model;
     int64_t length, block;
+    int64_t compress;           /* cluster size: some writes compressed */
     int id, n_workers, n_ops;
     struct rng rng;
     bool may_fail;              /* the file may not grow */
@@ -119,12 +120,34 @@ static void do_write(struct worker *w, int64_t offset, int64_t bytes)
     check_changed(w, offset, bytes, ret);
 }
 
+/* Whole clusters of this worker's, compressed; some do not get smaller. */
+static void do_compressed(struct worker *w, int64_t offset, int64_t bytes)
+{
+    int64_t end = MIN((offset / w->block + 1) * w->block, w->length);
+
+    offset = offset / w->compress * w->compress;
+    if (offset / w->block * w->block > offset) {
+        return;
+    }
+    bytes = MIN(bytes / w->compress * w->compress, end - offset);
+    for (int64_t i = 0; i < bytes; i += 8) {
+        uint64_t v = rng_next(&w->rng) & (i & 4096 ? 0xff : UINT64_MAX);
+        memcpy(w->model + offset + i, &v, MIN(8, bytes - i));
+    }
+    g_assert_cmpint(root_pwrite(w->root, offset, bytes, w->model + offset,
+                                BLK_COMPRESSED), ==, 0);
+}
+
 static void do_op(struct worker *w)
 {
     int64_t offset, bytes;
     int ret = 0;
 
     pick(w, &offset, &bytes);
+    if (w->compress && rng_below(&w->rng, 3) == 0) {
+        do_compressed(w, offset, bytes);
+        return;
+    }
     switch (rng_below(&w->rng, 10)) {
     case 0:
     case 1:
@@ -183,6 +206,8 @@ static int run_failing_workers(struct image *im, uint8_t *model,
                 .root = im->root, .model = model, .block = block, .id = i,
                 .length = root_length(im->root), .n_workers = n_workers,
                 .n_ops = n_ops, .may_fail = may_fail,
+                .compress = block % node_cluster_bytes(im->node) ? 0
+                            : node_cluster_bytes(im->node),
                 .rng = { g_test_rand_int() * UINT64_C(2654435761) + 1 + i },
             };
             pthread_create(&threads[i], NULL, worker_run, &w[i]);
@@ -234,6 +259,19 @@ static const struct image_case cases[] = {
       4, 300 },
     { "no-unref", "-o cluster_size=16k", "'discard': 'unmap', "
       "'discard-no-unref': true", 50000, 4, 300 },
+    /* Blocks of whole clusters: these write compressed clusters too. */
+    { "compress", "", "'discard': 'unmap'", 262144, 3, 200 },
+    { "compress-512", "-o cluster_size=512", "'discard': 'unmap'", 8192, 4,
+      300 },
+    { "compress-4k", "-o cluster_size=4k,refcount_bits=2",
+      "'discard': 'unmap'", 16384, 4, 300 },
+    { "compress-zstd", "-o cluster_size=4k,compression_type=zstd",
+      "'discard': 'unmap'", 16384, 4, 300 },
+    { "compress-v2", "-o compat=0.10,cluster_size=4k", "'discard': 'unmap'",
+      16384, 4, 300 },
+    { "compress-extended", "-o extended_l2=on,cluster_size=16k",
+      "'discard': 'unmap'", 65536, 4, 300 },
+    { "compress-2M", "-o cluster_size=2M", "", 2097152, 2, 60 },
     { "extended", "-o extended_l2=on", "'discard': 'unmap'", 30000, 4, 400 },
     { "extended-16k", "-o extended_l2=on,cluster_size=16k",
       "'discard': 'unmap'", 9000, 4, 500 },

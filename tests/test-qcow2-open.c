@@ -420,6 +420,75 @@ static void test_header_kept(void)
     g_assert_cmpint(load_be64(data + 24), ==, 1 << 30);
 }
 
+/* ---- dirty images ------------------------------------------------------ */
+
+struct dirty_case {
+    const char *name, *create;
+    const char *damage;         /* shell; $f is the image, $b its first
+                                   refcount block, $t the refcount table */
+    const char *text;           /* NULL: is mended */
+};
+
+static const struct dirty_case dirty_cases[] = {
+    { "right", "", "true", NULL },
+    { "zeroes", "", "dd if=/dev/zero of=$f bs=512 seek=$((b/512)) count=100 "
+      "conv=notrunc", NULL },
+    { "ones", "", "head -c 51200 /dev/zero | tr '\\0' '\\377' | dd of=$f "
+      "bs=512 seek=$((b/512)) conv=notrunc", NULL },
+    { "no-block", "", "dd if=/dev/zero of=$f bs=8 seek=$((t/8)) count=1 "
+      "conv=notrunc", NULL },
+    { "no-block-512", "-o cluster_size=512,refcount_bits=64",
+      "dd if=/dev/zero of=$f bs=8 seek=$((t/8)) count=40 conv=notrunc", NULL },
+    { "zeroes-512", "-o cluster_size=512", "dd if=/dev/zero of=$f bs=512 "
+      "seek=$((b/512)) count=1 conv=notrunc", NULL },
+    { "zeroes-extended", "-o extended_l2=on", "dd if=/dev/zero of=$f bs=512 "
+      "seek=$((b/512)) count=100 conv=notrunc", NULL },
+    { "block-is-header", "", "printf '\\0\\0\\0\\0\\0\\3\\0\\0' | "
+      "dd of=$f bs=1 seek=$t conv=notrunc", "Could not repair dirty image: "
+      "The refcount table or its blocks overlap with other structures; try "
+      "qemu-img check -r all" },
+};
+
+/* Snapshots, a bitmap, compressed and plain clusters; then the damage and the
+ * dirty bit. */
+static void test_dirty(gconstpointer data)
+{
+    const struct dirty_case *c = data;
+    g_autofree char *path = test_path("dirty.qcow2");
+    g_autofree char *raw = test_path("dirty.raw"), *content = NULL;
+    g_autofree char *copy = test_path("dirty2.raw");
+    AUTO_ERROR(err);
+    struct image im;
+    bool ok;
+
+    CONTROL_GUARD();
+    sh_ok("cd '%s'; yes 0123456789abcde | head -c 1000000 > d0; "
+          "truncate -s 2M d0; "
+          "qemu-img convert -c -f raw -O qcow2 %s d0 '%s'; "
+          "qemu-img snapshot -c one '%s'; "
+          "qemu-io -c 'write -P 5 100k 500k' '%s'; "
+          "qemu-img bitmap --add -g 512 '%s' b0; "
+          "qemu-img convert -O raw '%s' '%s'", test_dir(), c->create, path,
+          path, path, path, path, raw);
+    sh_ok("f='%s'; t=$((0x$(xxd -p -s 48 -l 8 $f))); "
+          "b=$((0x$(xxd -p -s $t -l 8 $f))); %s; "
+          "printf '\\%s' | dd of=$f bs=1 seek=79 conv=notrunc", path,
+          c->damage, strstr(c->create, "extended") ? "021" : "001");
+    ok = image_open(&im, path, false, "", &err);
+    g_assert_cmpstr(ok ? NULL : error_text(err), ==, c->text);
+    if (ok) {
+        image_close(&im);
+        image_check(path);
+        sh_ok("qemu-img convert -O raw '%s' '%s'; cmp '%s' '%s'", path, copy,
+              copy, raw);
+        sh_ok("qemu-img bitmap --remove '%s' b0; "
+              "qemu-img snapshot -a one '%s'; qemu-img convert -O raw '%s' "
+              "'%s'; cmp '%s' '%s'/d0", path, path, path, copy, copy,
+              test_dir());
+        image_check(path);
+    }
+}
+
 #define ADD_TABLE(prefix, table, fn)                                        \
     for (size_t i = 0; i < G_N_ELEMENTS(table); i++) {                      \
         g_autofree char *name = g_strconcat(prefix, (table)[i].name, NULL); \
@@ -440,6 +509,9 @@ int main(int argc, char **argv)
     g_test_add_func("/qcow2-open/options", test_options);
     g_test_add_func("/qcow2-open/header-kept", test_header_kept);
     ADD_TABLE("/qcow2-corrupt/", run_cases, test_run);
+    if (have_program("xxd")) {
+        ADD_TABLE("/qcow2-dirty/", dirty_cases, test_dirty);
+    }
     ret = g_test_run();
     pool_shutdown();
     return ret;

@@ -16,7 +16,7 @@
 
 enum { N_HAMMERS = 4, N_DRAINERS = 2, RUN_MS = 1500 };
 
-/* ---- a node that knows when nobody may be in it ------------------------------------- */
+/* ---- a node that knows when nobody may be in it ------------------------- */
 
 struct quiet_state {
     int n_quiet;                /* plain on purpose: drains that hold it */
@@ -66,7 +66,7 @@ static struct root *new_root(struct node *n)
     return r;
 }
 
-/* ---- hammering --------------------------------------------------------------------------- */
+/* ---- hammering ---------------------------------------------------------- */
 
 static struct node *leaf;
 static _Atomic bool stop;
@@ -192,7 +192,7 @@ static void test_hammer(void)
     control_unlock();
 }
 
-/* ---- single properties -------------------------------------------------------------------- */
+/* ---- single properties -------------------------------------------------- */
 
 struct owner {
     int n_begin, n_end, n_resized;

@@ -351,6 +351,56 @@ static void allocating_end(struct qcow2 *s)
     cond_broadcast(&s->changed);
 }
 
+/* One more reference to the cluster that packed data ends in, if BYTES fit.
+ * The place, 0 if not, or -errno. */
+static int64_t share_packed(struct qcow2 *s, int64_t bytes)
+{
+    int64_t place = s->packed_end, left;
+    struct qcow2_table *t;
+    uint64_t index, count;
+    int ret;
+
+    if (place == 0 ||
+        bytes > s->cluster_bytes - (place & (s->cluster_bytes - 1))) {
+        return 0;
+    }
+    ret = qcow2_refcount_slice(s, place >> s->cluster_bits, &t, &index,
+                               &left);
+    if (ret < 0) {
+        return ret == -ENOENT ? -EIO : ret;
+    }
+    count = qcow2_refcount_load(t->data, index, s->refcount_order);
+    if (s->packed_end != place || count == 0 || count == s->refcount_max) {
+        return 0;       /* it was freed meanwhile, or is full */
+    }
+    qcow2_refcount_store(t->data, index, s->refcount_order, count + 1);
+    qcow2_table_dirty(s, &s->ref_cache, t);
+    return place;
+}
+
+int64_t qcow2_alloc_packed(struct qcow2 *s, int64_t bytes)
+{
+    int64_t place, n;
+
+    /* The allocator's turn: nobody else raises a count meanwhile. */
+    allocating_begin(s);
+    place = s->corrupt ? -EIO : share_packed(s, bytes);
+    allocating_end(s);
+    if (place == 0) {
+        n = qcow2_alloc_run(s, 1, true, &place, NULL);
+        if (n < 0) {
+            return n;
+        }
+    }
+    if (place > 0) {
+        s->packed_end = place + bytes;
+        if ((s->packed_end & (s->cluster_bytes - 1)) == 0) {
+            s->packed_end = 0;
+        }
+    }
+    return place;
+}
+
 /* Before refcounts get behind: say so in the file. */
 static int lazy_begin(struct qcow2 *s)
 {

@@ -3,8 +3,12 @@
  * blockdev-create for qcow2: check what is asked for, lay an empty image out,
  * and, for preallocation, let the driver itself grow it.
  *
- * Layout      header | refcount table | refcount blocks | L1 table.  The
+ * Layout      header | refcount table | refcount blocks | L1 table.  An empty
  *             file ends with the last entry of the L1 table, as QEMU's does.
+ * In place    The node below may be longer, of a fixed size, or an image
+ *             itself: it is made as long as needed, and what it holds behind
+ *             the tables stays (a cluster is zeroed when it comes into use).
+ *             Nothing is written before there is room.
  */
 #include <errno.h>
 #include <inttypes.h>
@@ -300,29 +304,46 @@ static int write_refcounts(struct node *f, const struct layout *l)
     return node_pwrite(f, l->h.reftable_offset, bytes, buf, 0);
 }
 
-static int write_image(struct node *f, struct layout *l)
+/* No image that was here before has its header when its tables go. */
+static int write_tables(struct node *f, const struct layout *l)
 {
     int64_t l1_bytes = l->h.l1_entries * INT64_C(8);
     g_autofree uint8_t *l1 = g_try_malloc0(MAX(l1_bytes, 8));
-    GByteArray *header;
-    int ret = l1 ? write_refcounts(f, l) : -ENOMEM;
+    int ret = l1 ? node_pwrite_zeroes(f, 0, l->cluster_bytes, 0) : -ENOMEM;
 
     if (ret == 0) {
-        ret = node_pwrite(f, l->h.l1_offset, l1_bytes, l1, 0);
+        ret = node_flush(f);
     }
     if (ret == 0) {
-        /* Last: before it, this is no qcow2 image. */
-        header = compose_header(l);
-        ret = header->len > l->cluster_bytes ? -ENOSPC
-            : node_pwrite(f, 0, header->len, header->data, 0);
-        g_byte_array_free(header, TRUE);
+        ret = write_refcounts(f, l);
     }
-    return ret < 0 ? ret : node_flush(f);
+    return ret < 0 ? ret : node_pwrite(f, l->h.l1_offset, l1_bytes, l1, 0);
+}
+
+/* HEADER goes last: before it, this is no qcow2 image.  Then look, for null-co
+ * forgets all: false in *KEPT. */
+static int write_image(struct node *f, const struct layout *l,
+                       const GByteArray *header, bool *kept)
+{
+    uint8_t magic[4] = { 0 };
+    int ret = write_tables(f, l);
+
+    if (ret == 0) {
+        ret = node_pwrite(f, 0, header->len, header->data, 0);
+    }
+    if (ret == 0) {
+        ret = node_flush(f);
+    }
+    if (ret == 0) {
+        ret = node_pread(f, 0, sizeof(magic), magic, 0);
+    }
+    *kept = memcmp(magic, header->data, sizeof(magic)) == 0;
+    return ret;
 }
 
 /* ---- control path ------------------------------------------------------ */
 
-/* Resize N through ROOT in a drained section. */
+/* Resize N in a drained section. */
 static bool resize_drained(struct node *n, int64_t length,
                            PreallocMode prealloc, struct error **errp)
 {
@@ -333,34 +354,72 @@ static bool resize_drained(struct node *n, int64_t length,
     return ok;
 }
 
+/* Make F long enough for what is to be written. */
+static bool make_room(struct node *f, const struct layout *l,
+                      struct error **errp)
+{
+    int64_t end = l->l1_clusters ? l->h.l1_offset + l->h.l1_entries * INT64_C(8)
+                                 : l->clusters * (int64_t)l->cluster_bytes;
+
+    if ((l->prealloc == PREALLOC_MODE_FALLOC ||
+         l->prealloc == PREALLOC_MODE_FULL) &&
+        (f->driver->is_protocol || f->driver->may_grow)) {
+        /* All is allocated anew, not behind the old.  If it cannot be cut,
+         * nothing has changed. */
+        resize_drained(f, 0, PREALLOC_MODE_OFF, NULL);
+    }
+    if (end <= node_length(f)) {
+        return true;
+    }
+    if (!f->driver->is_protocol) {
+        end = (end + 511) & ~INT64_C(511);
+    }
+    return resize_drained(f, end, PREALLOC_MODE_OFF, errp);
+}
+
+static bool write_header_and_tables(struct root *root, const struct layout *l,
+                                    const GByteArray *header,
+                                    struct error **errp)
+{
+    bool kept = true;
+    int ret = 0;
+
+    CONTROL_YIELD {
+        root_enter(root);
+        ret = write_image(root_node(root), l, header, &kept);
+        root_leave(root);
+    }
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not create qcow2 image");
+    } else if (!kept) {
+        error_set(errp, "Image is not in qcow2 format");
+    }
+    return ret == 0 && kept;
+}
+
 static bool write_to(struct node *f, struct layout *l, struct error **errp)
 {
     static const struct root_options options = {
         .name = "root", .perm = PERM_WRITE | PERM_RESIZE, .shared = PERM_ALL,
     };
-    struct root *root = root_new(f, &options, errp);
-    int ret = 0;
+    g_autoptr(GByteArray) header = compose_header(l);
+    struct root *root;
     bool ok;
 
+    if (header->len > l->cluster_bytes) {
+        error_set(errp, "Could not assign backing file '%s': the header has "
+                  "no room for its name",
+                  l->backing_file ? l->backing_file : "");
+        return false;
+    }
+    root = root_new(f, &options, errp);
     if (!root) {
         return false;
     }
-    ok = resize_drained(f, 0, PREALLOC_MODE_OFF, errp);
-    if (ok) {
-        CONTROL_YIELD {
-            root_enter(root);
-            ret = write_image(f, l);
-            root_leave(root);
-        }
-        if (ret == -ENOSPC && l->backing_file) {
-            error_set(errp, "Could not assign backing file '%s': the header "
-                      "has no room for its name", l->backing_file);
-        } else if (ret < 0) {
-            error_set_errno(errp, -ret, "Could not create qcow2 image");
-        }
-    }
+    ok = make_room(f, l, errp) &&
+         write_header_and_tables(root, l, header, errp);
     root_free(&root);
-    return ok && ret == 0;
+    return ok;
 }
 
 static BlockdevRef *ref_to(struct node *n)
@@ -405,18 +464,6 @@ static bool grow(struct node *f, struct node *data, int64_t length,
     return ok;
 }
 
-/* An owned reference to the node that REF names or defines. */
-static struct node *open_ref(const BlockdevRef *ref, struct error **errp)
-{
-    struct node *n;
-
-    if (ref->type == QAPI_TYPE_OBJECT) {
-        return node_open(ref->u.definition, errp);
-    }
-    n = node_lookup(ref->u.reference, ref->u.reference, errp);
-    return n ? node_ref(n) : NULL;
-}
-
 static bool create_in(struct node *f, struct node *data,
                       const BlockdevCreateOptionsQcow2 *o, struct layout *l,
                       struct error **errp)
@@ -443,17 +490,16 @@ bool qcow2_create(const BlockdevCreateOptions *options, struct error **errp)
     struct node *f, *data = NULL;
     bool ok;
 
-    if (!check_options(o, &l, errp) || !make_layout(o, &l, errp)) {
-        return false;
-    }
-    f = open_ref(o->file, errp);
+    f = node_open_ref(o->file, errp);
     if (!f) {
         return false;
     }
-    if (o->data_file) {
-        data = open_ref(o->data_file, errp);
+    ok = check_options(o, &l, errp) && make_layout(o, &l, errp);
+    if (ok && o->data_file) {
+        data = node_open_ref(o->data_file, errp);
+        ok = data != NULL;
     }
-    ok = (data || !o->data_file) && create_in(f, data, o, &l, errp);
+    ok = ok && create_in(f, data, o, &l, errp);
     node_unref(data);
     node_unref(f);
     return ok;

@@ -62,6 +62,8 @@ static uint64_t new_desc(const struct qcow2 *s, enum qcow2_l2_op op,
     case QCOW2_L2_LINK:
     case QCOW2_L2_RESERVE:
         return host | QCOW2_COPIED;
+    case QCOW2_L2_COMPRESS:
+        return host;
     case QCOW2_L2_ZERO:
         if (type == QCOW2_NORMAL || type == QCOW2_ZERO_ALLOC) {
             return has_subs ? old : old | QCOW2_ZERO;
@@ -82,6 +84,8 @@ static uint64_t new_bits(enum qcow2_l2_op op, uint64_t old, uint64_t mask)
         return (old | mask) & ~(mask << 32);
     case QCOW2_L2_RESERVE:
         return old;
+    case QCOW2_L2_COMPRESS:
+        return 0;
     case QCOW2_L2_ZERO:
     case QCOW2_L2_ZERO_FREE:
         return (old & ~mask) | mask << 32;

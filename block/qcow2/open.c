@@ -332,6 +332,7 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
     if (ret == 0) {
         atomic_store(&n->length_bytes, (int64_t)s->hdr.size);
         n->supported_zero_flags = BLK_MAY_UNMAP;
+        n->supported_write_flags = s->data ? 0 : BLK_COMPRESSED;
         if (!qcow2_bitmaps_load(s, errp)) {
             qcow2_bitmaps_close(s);
             ret = -EINVAL;

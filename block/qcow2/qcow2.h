@@ -173,6 +173,8 @@ struct qcow2 {
     int64_t free_cursor;        /* cluster number; none before it is free */
     uint64_t n_released;        /* +1 per cluster that became free */
     int64_t zero_from;          /* offset; nothing was ever written behind */
+    int64_t packed_end;         /* behind the last compressed data written, in
+                                   a cluster with room; 0: in none */
     GArray *frees;              /* struct qcow2_free */
 
     bool writing_back;
@@ -331,6 +333,12 @@ void qcow2_free_now(struct qcow2 *s, GArray *frees);
  */
 int64_t qcow2_alloc_run(struct qcow2 *s, int64_t n, bool exact,
                         int64_t *start, bool *fresh);
+/*
+ * A place for BYTES (less than a cluster) of compressed data, in a cluster
+ * that others may share; one reference to that cluster is the caller's.  Lock
+ * held, may be given up.  The offset, or -errno.
+ */
+int64_t qcow2_alloc_packed(struct qcow2 *s, int64_t bytes);
 /* For check.c: the refcount block of CLUSTER exists or is made at PLACE or
  * behind; no cluster there is in use.  Lock held, given up. */
 int qcow2_alloc_refblock_for(struct qcow2 *s, int64_t cluster, int64_t place);
@@ -403,6 +411,7 @@ int qcow2_l2_has_data(struct qcow2 *s, int64_t offset);
 enum qcow2_l2_op {
     QCOW2_L2_LINK,              /* data at HOST and what follows it */
     QCOW2_L2_RESERVE,           /* a place there; reads as before */
+    QCOW2_L2_COMPRESS,          /* HOST is the whole descriptor */
     QCOW2_L2_ZERO,              /* reads zeroes, keeps its cluster */
     QCOW2_L2_ZERO_FREE,         /* reads zeroes, gives its cluster up */
     QCOW2_L2_UNMAP,             /* unallocated */
@@ -443,6 +452,9 @@ int qcow2_read_compressed(struct qcow2 *s, uint64_t entry, int64_t in_cluster,
                           int64_t bytes, uint8_t *buf);
 int qcow2_pwrite(struct node *n, int64_t offset, int64_t bytes,
                  const void *buf, unsigned flags);
+/* Whole clusters (the last may end with the disk), compressed. */
+int qcow2_pwrite_compressed(struct qcow2 *s, int64_t offset, int64_t bytes,
+                            const uint8_t *buf);
 int qcow2_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
                         unsigned flags);
 int qcow2_pdiscard(struct node *n, int64_t offset, int64_t bytes);

@@ -176,6 +176,9 @@ int qcow2_refcount_release(struct qcow2 *s, int64_t offset, int64_t n)
             qcow2_refcount_store(t->data, index + i, s->refcount_order,
                                  count - 1);
             if (count == 1) {
+                if ((s->packed_end - 1) >> s->cluster_bits == cluster + i) {
+                    s->packed_end = 0;
+                }
                 s->free_cursor = MIN(s->free_cursor, cluster + i);
                 s->n_released++;
             }

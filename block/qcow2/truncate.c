@@ -9,6 +9,7 @@
  */
 #include <errno.h>
 #include <inttypes.h>
+#include "block/cancel.h"
 #include "block/qcow2/qcow2.h"
 
 static int64_t l1_needed(const struct qcow2 *s, int64_t length)
@@ -182,7 +183,8 @@ static int preallocate_tables(struct qcow2 *s, int64_t offset, int64_t end,
     LOCK_GUARD(&s->lock);
     while (offset < end && ret == 0) {
         int64_t bytes = 0;
-        ret = preallocate_step(s, offset, end, &bytes, file_end);
+        ret = cancel_asked() ? -ECANCELED
+            : preallocate_step(s, offset, end, &bytes, file_end);
         offset += bytes;
     }
     return ret < 0 ? ret : qcow2_writeback_all(s);

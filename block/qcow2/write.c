@@ -311,6 +311,10 @@ int qcow2_pwrite(struct node *n, int64_t offset, int64_t bytes,
     int64_t start;
     int ret;
 
+    if (flags & BLK_COMPRESSED) {
+        return flags & BLK_NOWAIT ? -EAGAIN
+               : qcow2_pwrite_compressed(s, offset, bytes, buf);
+    }
     if (!(flags & BLK_NOWAIT)) {
         range_lock_acquire(&s->guest, &hold, offset, bytes, false);
     } else if (!range_lock_try(&s->guest, &hold, offset, bytes, false)) {
