@@ -108,6 +108,28 @@ static const struct root_ops export_root_ops = {
 };
 static const struct root_ops bitmap_root_ops = { .describe = bitmap_describe };
 
+static bool check_names(const struct nbd_export_options *o,
+                        struct error **errp)
+{
+    if (!o->server) {
+        error_set(errp, "NBD server not running");
+        return false;
+    }
+    if (strlen(o->name) > NBD_MAX_STRING) {
+        error_set(errp, "export name '%s' too long", o->name);
+        return false;
+    }
+    if (o->description && strlen(o->description) > NBD_MAX_STRING) {
+        error_set(errp, "description '%s' too long", o->description);
+        return false;
+    }
+    if (nbd_export_find_name(o->server, o->name)) {
+        error_set(errp, "NBD server already has export named '%s'", o->name);
+        return false;
+    }
+    return true;
+}
+
 struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
                                   struct error **errp)
 {
@@ -126,19 +148,14 @@ struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
     e->writable = options->writable;
     e->writethrough = options->writethrough;
     e->allocation_depth = options->allocation_depth;
-    if (options->writable && node_is_read_only(options->node)) {
-        error_set(errp, "Cannot export read-only node as writable");
-        nbd_export_abandon(e);
-        return NULL;
-    }
     if (options->writable) {
         root.perm |= PERM_WRITE;
     }
     e->root = root_new(options->node, &root, errp);
-    /* In two steps as QEMU does it: of two conflicts the same one is told.
-     * Clients know the size, so it stays. */
-    if (!e->root || !root_set_perm(e->root, root.perm, PERM_ALL & ~PERM_RESIZE,
-                                   errp)) {
+    /* In QEMU's order: of two mistakes the same one is told.  Clients know
+     * the size, so it stays. */
+    if (!e->root || !check_names(options, errp) ||
+        !root_set_perm(e->root, root.perm, PERM_ALL & ~PERM_RESIZE, errp)) {
         nbd_export_abandon(e);
         return NULL;
     }

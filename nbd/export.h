@@ -61,7 +61,7 @@ extern struct lock nbd_lock;
 
 struct nbd_export_options {
     const char *id, *name, *description;    /* copied; description or NULL */
-    struct nbd_server *server;              /* borrowed */
+    struct nbd_server *server;              /* borrowed; NULL is refused */
     struct node *node;                      /* ref taken */
     bool writable, writethrough, allocation_depth;
 };
@@ -75,7 +75,7 @@ struct nbd_export *nbd_export_find_name(const struct nbd_server *server,
                                         const char *name);
 /*
  * Make an export, not yet visible to clients.  NULL and errp: permissions
- * conflict, the node is read-only.
+ * conflict, no server, a name is too long or taken.
  */
 struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
                                   struct error **errp);

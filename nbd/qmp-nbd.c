@@ -213,28 +213,6 @@ static bool id_well_formed(const char *id)
     return true;
 }
 
-static bool check_names(const struct nbd_export_options *o,
-                        struct error **errp)
-{
-    if (!the_server) {
-        error_set(errp, "NBD server not running");
-        return false;
-    }
-    if (strlen(o->name) > NBD_MAX_STRING) {
-        error_set(errp, "export name '%s' too long", o->name);
-        return false;
-    }
-    if (o->description && strlen(o->description) > NBD_MAX_STRING) {
-        error_set(errp, "description '%s' too long", o->description);
-        return false;
-    }
-    if (nbd_export_find_name(the_server, o->name)) {
-        error_set(errp, "NBD server already has export named '%s'", o->name);
-        return false;
-    }
-    return true;
-}
-
 /* The nearest bitmap called NAME, from *NODE down the backing chain. */
 static struct dirty_bitmap *find_bitmap_below(struct node **node,
                                               const char *name)
@@ -251,6 +229,16 @@ static struct dirty_bitmap *find_bitmap_below(struct node **node,
     return NULL;
 }
 
+static struct node *find_bitmap_node(const char *name, struct error **errp)
+{
+    struct node *n = node_lookup(name, name, NULL);
+
+    if (!n) {
+        error_set(errp, "Node '%s' not found", name);
+    }
+    return n;
+}
+
 static bool add_bitmap(struct nbd_export *e, struct node *node,
                        const BlockDirtyBitmapOrStr *which, struct error **errp)
 {
@@ -265,7 +253,7 @@ static bool add_bitmap(struct nbd_export *e, struct node *node,
     } else {
         const BlockDirtyBitmap *external = which->u.external;
 
-        node = node_lookup(external->node, external->node, errp);
+        node = find_bitmap_node(external->node, errp);
         if (!node) {
             return false;
         }
@@ -290,7 +278,7 @@ static bool add_bitmaps(struct nbd_export *e, struct node *node,
     return true;
 }
 
-static bool check_options(const BlockExportOptions *args, struct error **errp)
+static bool check_id(const BlockExportOptions *args, struct error **errp)
 {
     if (!id_well_formed(args->id)) {
         error_set(errp, "Invalid block export id");
@@ -300,6 +288,16 @@ static bool check_options(const BlockExportOptions *args, struct error **errp)
         error_set(errp, "Block export id '%s' is already in use", args->id);
         return false;
     }
+    return true;
+}
+
+static bool check_node(const BlockExportOptions *args, struct node *node,
+                       struct error **errp)
+{
+    if (args->has_writable && args->writable && node_is_read_only(node)) {
+        error_set(errp, "Cannot export read-only node as writable");
+        return false;
+    }
     if (args->iothread) {
         error_set(errp, "iothread \"%s\" not found", args->iothread);
         return false;
@@ -307,7 +305,7 @@ static bool check_options(const BlockExportOptions *args, struct error **errp)
     return true;
 }
 
-/* NODE is what ARGS->node_name or an older command's device means. */
+/* The id is fine; NODE is what ARGS->node_name or an older command's device means. */
 static bool export_add(const BlockExportOptions *args, struct node *node,
                        struct error **errp)
 {
@@ -324,7 +322,7 @@ static bool export_add(const BlockExportOptions *args, struct node *node,
     };
     struct nbd_export *e;
 
-    if (!check_names(&options, errp)) {
+    if (!check_node(args, node, errp)) {
         return false;
     }
     e = nbd_export_new(&options, errp);
@@ -343,7 +341,7 @@ bool qmp_block_export_add(const BlockExportOptions *args, struct error **errp)
 {
     struct node *node;
 
-    if (!check_options(args, errp)) {
+    if (!check_id(args, errp)) {
         return false;
     }
     node = node_lookup(NULL, args->node_name, errp);
@@ -376,9 +374,7 @@ bool qmp_nbd_server_add(const NbdServerAddOptions *args, struct error **errp)
     /* This command does not mind a read-only node. */
     options.writable = args->has_writable && args->writable &&
                        !node_is_read_only(node);
-    return (!the_server || !nbd_export_find_name(the_server, options.id)
-            ? check_options(&options, errp) : true) &&
-           export_add(&options, node, errp);
+    return check_id(&options, errp) && export_add(&options, node, errp);
 }
 
 /* ---- exports: removing, listing ----------------------------------------- */

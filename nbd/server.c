@@ -231,17 +231,20 @@ static bool server_idle(struct nbd_server *s)
 
 static void close_exports(struct nbd_server *s)
 {
-    struct nbd_export *e;
+    struct nbd_export *e, *oldest;
 
-    /* Closing may yield: start again after each. */
+    /* Oldest first, as QEMU.  Closing may yield: start again after each. */
     do {
+        oldest = NULL;
         for (e = nbd_export_next(NULL); e; e = nbd_export_next(e)) {
             if (e->server == s && !nbd_export_is_closing(e)) {
-                nbd_export_close(e, false);
-                break;
+                oldest = e;
             }
         }
-    } while (e);
+        if (oldest) {
+            nbd_export_close(oldest, false);
+        }
+    } while (oldest);
 }
 
 static bool server_has_exports(struct nbd_server *s)

@@ -56,6 +56,11 @@ bool daemon_fork(struct error **errp)
     return true;
 }
 
+bool daemon_forked(void)
+{
+    return ready_fd >= 0;
+}
+
 void daemon_ready(void)
 {
     int null_fd;

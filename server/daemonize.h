@@ -11,6 +11,8 @@
 /* Go on in a child.  The parent waits, and exits with 0 at daemon_ready(), or
  * with 1 if the child ends before. */
 bool daemon_fork(struct error **errp);
+/* daemon_fork() was called: standard input and output will be gone. */
+bool daemon_forked(void);
 /* Everything is set up: leave the terminal and the working directory, let the
  * parent exit.  Nothing happens without daemon_fork(). */
 void daemon_ready(void);

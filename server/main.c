@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include "base/control.h"
 #include "base/pool.h"
 #include "base/trace.h"
@@ -79,6 +80,18 @@ static bool start(const GArray *options)
     return true;
 }
 
+/* The usual soft limit of 1024 is for programs that use select(); long chains
+ * and many clients need more. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);   /* or go on with what there is */
+    }
+}
+
 /* Undo what a start-up that failed had done. */
 static void stop_early(void)
 {
@@ -111,9 +124,11 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     }
     first_options(options, program);
+    raise_file_limit();
     loop_init();
     events_init();
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);       /* a full file is -EFBIG, not death */
     ok = start(options);
     if (ok) {
         run();

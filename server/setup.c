@@ -7,6 +7,7 @@
 #include "qapi/qapi-commands.h"
 #include "qapi/qapi-visit.h"
 #include "server/chardev.h"
+#include "server/daemonize.h"
 #include "server/monitor.h"
 #include "server/options.h"
 #include "server/wire.h"
@@ -62,10 +63,20 @@ static bool do_object(const char *text, struct error **errp)
     return false;
 }
 
+static bool add_chardev(const struct chardev_options *options,
+                        struct error **errp)
+{
+    if (options->is_stdio && daemon_forked()) {
+        error_set(errp, "cannot use stdio with -daemonize");
+        return false;
+    }
+    return chardev_add(options, errp);
+}
+
 static bool do_chardev(const char *text, struct error **errp)
 {
     struct chardev_options *options = chardev_options_parse(text, errp);
-    bool ok = options && chardev_add(options, errp);
+    bool ok = options && add_chardev(options, errp);
 
     chardev_options_free(options);
     return ok;
@@ -139,7 +150,7 @@ static bool do_qmp(const char *text, bool pretty, struct error **errp)
     struct chardev_options *where =
         chardev_options_parse_where(text, id, errp);
     struct monitor_options options = { .chardev = id, .pretty = pretty };
-    bool ok = where && chardev_add(where, errp) &&
+    bool ok = where && add_chardev(where, errp) &&
         monitor_add(&options, errp);
 
     chardev_options_free(where);

@@ -83,8 +83,6 @@ void shutdown_begin(ShutdownCause cause)
 
 static void signal_received(evutil_socket_t signum, short what, void *arg)
 {
-    /* What ends too slowly for the user ends by the next signal. */
-    shutdown_deinit_signals();
     CONTROL_GUARD();
     shutdown_begin(SHUTDOWN_CAUSE_HOST_SIGNAL);
 }
@@ -100,9 +98,16 @@ void shutdown_init_signals(void)
 
 void shutdown_deinit_signals(void)
 {
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
+        sigaddset(&set, signals[i]);
+    }
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
         if (signal_events[i]) {
-            event_free(signal_events[i]);   /* back to the default action */
+            event_free(signal_events[i]);   /* the default action again */
             signal_events[i] = NULL;
         }
     }

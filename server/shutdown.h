@@ -17,9 +17,10 @@ void shutdown_begin(ShutdownCause cause);
 /* Any thread. */
 bool shutdown_has_begun(void);
 
-/* SIGTERM, SIGINT and SIGHUP begin it; a second one ends the process at once.
- * After loop_init(). */
+/* SIGTERM, SIGINT and SIGHUP begin it; more of them while it runs do nothing,
+ * since what is stored at the end would be lost.  After loop_init(). */
 void shutdown_init_signals(void);
+/* Nothing but the main thread is left; it does not get them any more. */
 void shutdown_deinit_signals(void);
 
 /* What the worker does: end jobs, exports, nodes.  Control lock held; yields:

@@ -222,7 +222,7 @@ static void test_add_errors(struct fixture *f, gconstpointer unused)
            "{'name': 'nope'}");
     expect_events("");
     OK("nbd-server-stop", "{}");
-    expect_events("base e ");
+    expect_events("e base ");
 }
 
 static void test_bitmaps(struct fixture *f, gconstpointer unused)

@@ -4,6 +4,7 @@
  * and what it is told otherwise, values to JSON and back, copies, commands,
  * events, the command line's key=value form, and the text on the wire.
  */
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -496,6 +497,62 @@ static void test_keyval_parse(void)
                  "Parameter 'l.0' missing");
 }
 
+/* N nodes around one. */
+static json_t *nested(int n)
+{
+    json_t *value = json_pack("{s:s, s:s}", "kind", "one", "name", "x");
+
+    for (int i = 0; i < n; i++) {
+        value = json_pack("{s:s, s:o}", "kind", "two", "child", value);
+    }
+    return value;
+}
+
+/* The stack of a worker must do, with a sanitizer too. */
+static gpointer nest_in_thread(gpointer unused)
+{
+    static const struct {
+        int n;
+        bool good;
+    } cases[] = { { 1, true }, { 256, true }, { 257, false },
+                  { 900, false }, { 5000, false } };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(cases); i++) {
+        json_t *input = nested(cases[i].n), *output;
+        AUTO_ERROR(err);
+        void *value = qapi_from_json(&qapi_type_Node, input, &err), *copy;
+
+        if (cases[i].good) {
+            g_assert_nonnull(value);
+            copy = qapi_clone(&qapi_type_Node, value);
+            output = qapi_to_json(&qapi_type_Node, copy);
+            g_assert_true(json_equal(input, output));
+            json_decref(output);
+            qapi_free(&qapi_type_Node, copy);
+            qapi_free(&qapi_type_Node, value);
+        } else {
+            g_assert_null(value);
+            g_assert_cmpstr(error_text(err), ==,
+                            "Parameters are nested more than 256 deep");
+        }
+        json_decref(input);
+    }
+    return NULL;
+}
+
+static void test_deep(void)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, 1024 * 1024);
+    g_assert_cmpint(pthread_create(&thread, &attr, nest_in_thread, NULL), ==,
+                    0);
+    pthread_attr_destroy(&attr);
+    pthread_join(thread, NULL);
+}
+
 static void test_keyval_deep(void)
 {
     g_autoptr(GString) text = g_string_new("a");
@@ -835,6 +892,7 @@ int main(int argc, char **argv)
     g_test_add_func("/qapi/alternate", test_alternate);
     g_test_add_func("/qapi/enum", test_enum);
     g_test_add_func("/qapi/list", test_list);
+    g_test_add_func("/qapi/deep", test_deep);
     g_test_add_func("/qapi/output-defaults", test_output_defaults);
     g_test_add_func("/qapi/dump", test_dump);
     g_test_add_func("/qapi/dump/invalid-utf8", test_dump_invalid_utf8);
