@@ -90,6 +90,9 @@ static void signal_received(evutil_socket_t signum, short what, void *arg)
 void shutdown_init_signals(void)
 {
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
+        /* What libevent restores when the event goes: until the process is
+         * gone a signal must not make its exit code a failure. */
+        signal(signals[i], SIG_IGN);
         signal_events[i] = evsignal_new(loop_base(), signals[i],
                                         signal_received, NULL);
         evsignal_add(signal_events[i], NULL);
@@ -98,16 +101,9 @@ void shutdown_init_signals(void)
 
 void shutdown_deinit_signals(void)
 {
-    sigset_t set;
-
-    sigemptyset(&set);
-    for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
-        sigaddset(&set, signals[i]);
-    }
-    pthread_sigmask(SIG_BLOCK, &set, NULL);
     for (size_t i = 0; i < G_N_ELEMENTS(signals); i++) {
         if (signal_events[i]) {
-            event_free(signal_events[i]);   /* the default action again */
+            event_free(signal_events[i]);   /* ignored from here on */
             signal_events[i] = NULL;
         }
     }

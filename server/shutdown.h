@@ -20,7 +20,7 @@ bool shutdown_has_begun(void);
 /* SIGTERM, SIGINT and SIGHUP begin it; more of them while it runs do nothing,
  * since what is stored at the end would be lost.  After loop_init(). */
 void shutdown_init_signals(void);
-/* Nothing but the main thread is left; it does not get them any more. */
+/* They are ignored from here on. */
 void shutdown_deinit_signals(void);
 
 /* What the worker does: end jobs, exports, nodes.  Control lock held; yields:
