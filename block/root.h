@@ -99,6 +99,7 @@ int root_flush(struct root *r);
 int root_block_status_above(struct root *r, struct node *base, bool want_zero,
                             int64_t offset, int64_t bytes,
                             struct block_status *st);
+/* Between root_enter() and root_leave(), or with the control lock. */
 int64_t root_length(const struct root *r);
 
 /* ---- drain (block/drain.c): control lock held --------------------------- */
