@@ -125,6 +125,8 @@ check-tsan: need-test
 	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl
 
 check-long: need-test build
+	@meson configure $(BUILD) -Dtest_seed= && ninja -C $(BUILD) --quiet
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite unit --repeat 10 -t 5
 	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --blockjobctl $(BUILD)/tools/blockjobctl --seeds 100
 
 fuzz: need-test
