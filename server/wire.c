@@ -273,15 +273,17 @@ static enum wire_item take_stray(struct wire *w, const char *start, size_t len,
                                  char c, char **text)
 {
     enum { SHOWN_BYTES = 60 };
-    g_autofree char *shown = NULL;
+    char shown[SHOWN_BYTES + 1];
     g_autofree char *valid = NULL;
     bool silent = w->dropping && c == '\n';
     int n_partial = MIN(w->partial->len, SHOWN_BYTES);
     int n_rest = MIN(len, SHOWN_BYTES - n_partial);
 
     if (!silent) {
-        shown = g_strdup_printf("%.*s%.*s", n_partial, w->partial->str,
-                                n_rest, start);
+        /* One string, so that a NUL ends it wherever the token was split. */
+        memcpy(shown, w->partial->str, n_partial);
+        memcpy(shown + n_partial, start, n_rest);
+        shown[n_partial + n_rest] = '\0';
         valid = g_utf8_make_valid(shown, -1);
         *text = g_strdup_printf("JSON parse error, stray '%s'", valid);
     }
