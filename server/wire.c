@@ -268,11 +268,12 @@ static enum wire_item take_token(struct wire *w, enum wire_token token,
     return *value ? WIRE_VALUE : WIRE_ERROR;
 }
 
+enum { SHOWN_BYTES = 60 };      /* of a token in an error */
+
 /* The byte C ends the token (START, LEN) and the value. */
 static enum wire_item take_stray(struct wire *w, const char *start, size_t len,
                                  char c, char **text)
 {
-    enum { SHOWN_BYTES = 60 };
     char shown[SHOWN_BYTES + 1];
     g_autofree char *valid = NULL;
     bool silent = w->dropping && c == '\n';
@@ -359,9 +360,11 @@ static enum wire_item next_part(struct wire *w, const char *start,
     if (ended) {
         return finish_token(w, start, *p, value, text);
     }
-    if (!w->dropping) {
-        g_string_append_len(w->partial, start, *p - start);
-    }
+    /* Of what is dropped only what an error would show is kept. */
+    g_string_append_len(w->partial, start, w->dropping
+                        ? MIN(*p - start, MAX(0, SHOWN_BYTES -
+                                                 (int)w->partial->len))
+                        : *p - start);
     return WIRE_MORE;
 }
 
