@@ -17,6 +17,7 @@
 #include "block/range-lock.h"
 
 struct dirty_bitmap_list;
+struct node_reopen;
 
 /* A link from a parent (node or root) down to a node. */
 struct child {
@@ -120,11 +121,18 @@ struct driver {
     /* 0..100: how sure is the format that BUF starts an image of it? */
     int (*probe)(const uint8_t *buf, size_t len, const char *filename);
     /*
-     * Attach children named in OPTIONS: control lock HELD, may yield.  NULL:
-     * none.  ("file" is attached by the generic layer before, as
-     * file_role(OPTIONS) says, NULL: as ROLE_IMAGE; backing after open.)
+     * The member of OPTIONS (of this driver) that names the primary child;
+     * NULL: it has none.  The generic layer attaches it first, under
+     * file_child_name (NULL: "file") and as file_role(OPTIONS) says (NULL:
+     * filters as ROLE_FILTERED|ROLE_PRIMARY, others as ROLE_IMAGE).
      */
+    BlockdevRef **(*file_option)(BlockdevOptions *options);
+    const char *file_child_name;
     unsigned (*file_role)(const BlockdevOptions *options);
+    /* The member that names the backing node, attached after open. */
+    BlockdevRefOrNull **(*backing_option)(BlockdevOptions *options);
+    /* Attach the other children named in OPTIONS: control lock HELD, may
+     * yield.  NULL: none. */
     bool (*open_children)(struct node *n, const BlockdevOptions *options,
                           struct error **errp);
     /* Read the header, set length_bytes, limits, header_backing_*, load
@@ -174,6 +182,19 @@ struct driver {
     int (*copy_range)(struct node *src, int64_t src_offset, struct node *dst,
                       int64_t dst_offset, int64_t bytes, unsigned flags);
 
+    /* Requests of this node that wait for something other than storage (a
+     * limit, a reconnect) are to go on at once, or to fail: somebody wants
+     * to get rid of them.  Control lock held; must not yield.  NULL: passed
+     * down to all children. */
+    void (*cancel_in_flight)(struct node *n);
+    /*
+     * A drain holds a root closed that reaches N / no drain does any more:
+     * between the two nothing may be held back (a throttle lets go).  Control
+     * lock held; must not yield.
+     */
+    void (*drained_begin)(struct node *n);
+    void (*drained_end)(struct node *n);
+
     /* -- size and information --------------------------------------------- */
     int (*truncate)(struct node *n, int64_t length, bool exact,
                     PreallocMode prealloc, struct error **errp); /* drained */
@@ -187,6 +208,37 @@ struct driver {
     ImageInfoSpecific *(*specific_info)(struct node *n, struct error **errp);
     /* Members of query-block's image that only the format knows. */
     void (*image_info)(struct node *n, ImageInfo *info);
+
+    /* -- internal snapshots: N drained, no control lock ------------------- */
+    /* Make one called NAME of what N holds now (ID made up). */
+    bool (*snapshot_create)(struct node *n, const char *name,
+                            struct error **errp);
+    /* Those of N, oldest first; owned. */
+    SnapshotInfoList *(*snapshot_list)(struct node *n);
+    /* Delete the one with ID and NAME (either may be NULL).  The deleted
+     * one in *INFO, owned. */
+    bool (*snapshot_delete)(struct node *n, const char *id, const char *name,
+                            SnapshotInfo **info, struct error **errp);
+    /* Rewrite what the header names as backing; N writable and drained, no
+     * control lock.  NULL file: none.  0 or -errno. */
+    int (*change_backing_file)(struct node *n, const char *file,
+                               const char *format, struct error **errp);
+    /* x-blockdev-amend: N drained, no control lock, in a job's thread. */
+    bool (*amend)(struct node *n, const BlockdevAmendOptions *options,
+                  bool force, struct error **errp);
+
+    /* -- blockdev-reopen: see block/reopen.h ------------------------------ */
+    /*
+     * All that can fail, with no visible effect: check OPTIONS (complete:
+     * what was not said has its default) against what N was opened with, do
+     * what the new ones need (open the file a second time, read tables),
+     * keep it in R->driver_state.  The node is drained; no control lock.
+     * NULL: the driver cannot be reopened.
+     */
+    bool (*reopen_prepare)(struct node_reopen *r, struct error **errp);
+    /* Take it into use / throw it away.  No control lock; cannot fail. */
+    void (*reopen_commit)(struct node_reopen *r);
+    void (*reopen_abort)(struct node_reopen *r);
 
     /* -- creation (blockdev-create): control lock HELD, yields ------------ */
     bool (*create)(const BlockdevCreateOptions *options, struct error **errp);

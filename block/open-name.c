@@ -72,29 +72,25 @@ static void warn_guessed_raw(const struct node *n)
 
 static void set_file(BlockdevOptions *o, const BlockdevOptions *file)
 {
-    BlockdevRef *ref = BlockdevRef_new0();
+    BlockdevRef **ref = driver_by_type(o->driver)->file_option(o);
 
-    ref->type = QAPI_TYPE_OBJECT;
-    ref->u.definition = BlockdevOptions_clone(file);
-    if (o->driver == BLOCKDEV_DRIVER_QCOW2) {
-        BlockdevRef_free(o->u.qcow2.file);
-        o->u.qcow2.file = ref;
-    } else {
-        g_assert(o->driver == BLOCKDEV_DRIVER_RAW);
-        BlockdevRef_free(o->u.raw.file);
-        o->u.raw.file = ref;
-    }
+    BlockdevRef_free(*ref);
+    *ref = BlockdevRef_new0();
+    (*ref)->type = QAPI_TYPE_OBJECT;
+    (*ref)->u.definition = BlockdevOptions_clone(file);
 }
 
 static void set_common(BlockdevOptions *o, const struct open_name *name)
 {
+    const struct driver *drv = driver_by_type(o->driver);
+
     if (name->has_read_only) {
         o->has_read_only = true;
         o->read_only = name->read_only;
     }
-    if (name->backing && o->driver == BLOCKDEV_DRIVER_QCOW2) {
-        BlockdevRefOrNull_free(o->u.qcow2.backing);
-        o->u.qcow2.backing = BlockdevRefOrNull_clone(name->backing);
+    if (name->backing && drv && drv->backing_option) {
+        BlockdevRefOrNull_free(*drv->backing_option(o));
+        *drv->backing_option(o) = BlockdevRefOrNull_clone(name->backing);
     }
 }
 

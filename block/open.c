@@ -32,19 +32,18 @@ enum {
 
 const BlockdevRef *options_file(const BlockdevOptions *o)
 {
-    switch (o->driver) {
-    case BLOCKDEV_DRIVER_QCOW2:
-        return o->u.qcow2.file;
-    case BLOCKDEV_DRIVER_RAW:
-        return o->u.raw.file;
-    default:
-        return NULL;
-    }
+    const struct driver *drv = driver_by_type(o->driver);
+
+    return drv && drv->file_option
+           ? *drv->file_option((BlockdevOptions *)o) : NULL;
 }
 
 const BlockdevRefOrNull *options_backing(const BlockdevOptions *o)
 {
-    return o->driver == BLOCKDEV_DRIVER_QCOW2 ? o->u.qcow2.backing : NULL;
+    const struct driver *drv = driver_by_type(o->driver);
+
+    return drv && drv->backing_option
+           ? *drv->backing_option((BlockdevOptions *)o) : NULL;
 }
 
 static void default_bool(bool *has, bool *value, bool inherited)
@@ -161,20 +160,24 @@ static bool open_children(struct node *n, const char *name, struct node *file,
                           struct error **errp)
 {
     const struct driver *drv = n->driver;
-    unsigned role = drv->file_role ? drv->file_role(n->options) : ROLE_IMAGE;
+    const char *child_name = drv->file_child_name ? drv->file_child_name
+                                                  : "file";
+    unsigned role = drv->file_role ? drv->file_role(n->options)
+                    : drv->is_filter ? ROLE_FILTERED | ROLE_PRIMARY
+                    : ROLE_IMAGE;
     bool ok;
 
     if (file) {
         node_ref(file);
-    } else if (!drv->is_protocol) {
-        file = open_ref(n, options_file(n->options), "file", role, errp);
+    } else if (drv->file_option) {
+        file = open_ref(n, options_file(n->options), child_name, role, errp);
         if (!file) {
             return false;
         }
     }
     ok = check_options(n, n->options, errp) &&
          node_take_name(n, name, errp) &&
-         (!file || node_attach_child(n, file, "file", role, errp)) &&
+         (!file || node_attach_child(n, file, child_name, role, errp)) &&
          (!drv->open_children || drv->open_children(n, n->options, errp));
     node_unref(file);
     return ok;

@@ -38,6 +38,11 @@ static int raw_probe(const uint8_t *buf, size_t len, const char *filename)
     return 1;       /* anything may be raw, and everything else is likelier */
 }
 
+static BlockdevRef **raw_file_option(BlockdevOptions *options)
+{
+    return &options->u.raw.file;
+}
+
 static unsigned raw_file_role(const BlockdevOptions *options)
 {
     const BlockdevOptionsRaw *o = &options->u.raw;
@@ -323,6 +328,7 @@ const struct driver driver_raw = {
     .may_grow = true,
     .strong_options = raw_strong_options,
     .probe = raw_probe,
+    .file_option = raw_file_option,
     .file_role = raw_file_role,
     .open = raw_open,
     .refresh_limits = raw_refresh_limits,

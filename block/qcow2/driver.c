@@ -10,6 +10,16 @@ static int probe(const uint8_t *buf, size_t len, const char *filename)
            ? 100 : 0;
 }
 
+static BlockdevRef **file_option(BlockdevOptions *options)
+{
+    return &options->u.qcow2.file;
+}
+
+static BlockdevRefOrNull **backing_option(BlockdevOptions *options)
+{
+    return &options->u.qcow2.backing;
+}
+
 static void refresh_limits(struct node *n)
 {
     const struct qcow2 *s = n->state;
@@ -46,6 +56,8 @@ const struct driver driver_qcow2 = {
     .supports_backing = true,
     .supports_bitmaps = true,
     .probe = probe,
+    .file_option = file_option,
+    .backing_option = backing_option,
     .open_children = qcow2_open_children,
     .open = qcow2_open,
     .close = qcow2_close,
