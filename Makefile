@@ -17,9 +17,9 @@ FUZZ_SECONDS ?= 20
 # Debian's names of what is needed, by what for.
 PACKAGES_BUILD := gcc libc6-dev make meson ninja-build pkg-config python3 \
                   libjansson-dev libevent-dev libglib2.0-dev libedit-dev \
-                  zlib1g-dev libzstd-dev
+                  zlib1g-dev libzstd-dev libgnutls28-dev libnbd-dev
 PACKAGES_DEMO  := e2fsprogs qemu-utils python3-libnbd
-PACKAGES_TEST  := $(PACKAGES_DEMO) python3-pytest libnbd-bin \
+PACKAGES_TEST  := $(PACKAGES_DEMO) python3-pytest libnbd-bin openssl \
                   qemu-system-x86 fio clang libclang-rt-14-dev
 
 .PHONY: help build demo check check-unit check-iotests check-reference \
@@ -127,6 +127,7 @@ check-tsan: need-test
 check-long: need-test build
 	@meson configure $(BUILD) -Dtest_seed= && ninja -C $(BUILD) --quiet
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite unit --repeat 10 -t 5
+	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite long
 	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --blockjobctl $(BUILD)/tools/blockjobctl --seeds 100
 
 fuzz: need-test

@@ -26,6 +26,7 @@ enum lock_rank {
     LOCK_RANGE,         /* block: one range lock */
     LOCK_QCOW2,         /* block/qcow2: metadata of one image */
     LOCK_FILE,          /* block: file driver's remembered holes */
+    LOCK_NBD_CLIENT,    /* block/nbd: connections of one NBD client */
     LOCK_ROOT,          /* block: gate of one root, slow path only */
     LOCK_BITMAP,        /* bitmaps: list and states of a node's bitmaps */
     LOCK_MONITOR,       /* server: a monitor's output queue */

@@ -7,6 +7,7 @@
  */
 #include "block/graph-priv.h"
 
+#include <string.h>
 #include "base/control.h"
 #include "base/trace.h"
 
@@ -24,14 +25,23 @@ static bool would_cycle(struct node *parent, const char *child_name,
     return true;
 }
 
-static struct child *child_new(struct node *parent, const char *name,
-                               unsigned role)
+struct child *child_new(struct node *parent, const char *name, unsigned role)
 {
     struct child *c = g_new0(struct child, 1);
 
     c->parent = parent;
     c->name = g_intern_string(name);
     c->role = role;
+    return c;
+}
+
+struct child *child_find(const struct node *n, const char *name)
+{
+    struct child *c = n->children;
+
+    while (c && strcmp(c->name, name) != 0) {
+        c = c->next_sibling;
+    }
     return c;
 }
 
@@ -71,8 +81,7 @@ void node_detach_child(struct node *parent, struct child *child)
 
 /* ---- replace, filters --------------------------------------------------- */
 
-/* MARK is on everything below the new node. */
-static bool parent_stays(const struct child *c, uint64_t mark)
+bool child_stays(const struct child *c, uint64_t mark)
 {
     if (c->root) {
         return c->root->stay_on_node;
@@ -88,7 +97,7 @@ static void move_parents(struct graph_change *gc, struct node *from,
 
     graph_mark_below(to, mark);
     for (struct child *c = from->parents; c; c = c->next_parent) {
-        if (!parent_stays(c, mark)) {
+        if (!child_stays(c, mark)) {
             g_ptr_array_add(moving, c);
         }
     }
@@ -155,4 +164,49 @@ void node_remove_filter(struct node *filter)
         graph_change_unlink(gc, filter->children);
     }
     graph_change_finish_nofail(gc, NULL);
+}
+
+/* ---- frozen links ------------------------------------------------------- */
+
+/* The link to what N reads as or falls back to, or NULL. */
+static struct child *chain_link(const struct node *n)
+{
+    for (struct child *c = n->children; c; c = c->next_sibling) {
+        if (c->role & (ROLE_FILTERED | ROLE_COW)) {
+            return c;
+        }
+    }
+    return NULL;
+}
+
+bool node_freeze_chain(struct node *top, struct node *base,
+                       struct error **errp)
+{
+    struct child *c;
+
+    control_assert();
+    for (struct node *n = top; n != base && (c = chain_link(n));
+         n = c->node) {
+        if (c->frozen) {
+            error_set(errp, "Cannot change '%s' link from '%s' to '%s'",
+                      c->name, n->name, c->node->name);
+            return false;
+        }
+    }
+    for (struct node *n = top; n != base && (c = chain_link(n));
+         n = c->node) {
+        c->frozen = true;
+    }
+    return true;
+}
+
+void node_unfreeze_chain(struct node *top, struct node *base)
+{
+    struct child *c;
+
+    control_assert();
+    for (struct node *n = top; n != base && (c = chain_link(n));
+         n = c->node) {
+        c->frozen = false;
+    }
 }

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stdint.h>
 
 typedef bool cancel_fn(void *opaque);
 
@@ -18,3 +19,12 @@ void cancel_begin(cancel_fn *fn, void *opaque);
 void cancel_end(void);
 /* False where nobody has begun anything. */
 bool cancel_asked(void);
+
+/*
+ * The process is ending: from now on nobody waits long for another machine
+ * (a server that is gone, one that does not answer).  Any thread.
+ */
+void cancel_waits(void);
+bool cancel_waits_asked(void);
+/* clock_ns() of cancel_waits(); INT64_MAX before. */
+int64_t cancel_waits_since(void);

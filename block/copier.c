@@ -1,31 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* Copier: see copier.h. */
-#include "block/copier.h"
+/* Copier: see copier.h.  Here: how the data moves. */
+#include "block/copier-priv.h"
 
 #include <errno.h>
 #include <stdlib.h>
-#include "block/driver.h"
 #include "block/zeroes.h"
 
 struct buffer {
     struct buffer *next;
-};
-
-struct copier {
-    /* Set by copier_new(), then constant. */
-    struct copier_options o;
-    copier_progress_fn *progress;   /* may be NULL */
-    void *opaque;
-    int64_t n_clusters;
-    int64_t piece_bytes;            /* unit of reads and of zeroes: a cluster,
-                                       but no more than a buffer holds */
-    struct bits *todo;              /* owned; content atomic (bits.h) */
-
-    struct range_lock in_flight;    /* I2 */
-
-    /* Protected by lock (rank LOCK_COPIER). */
-    struct lock lock;
-    struct buffer *free_buffers;    /* COPIER_CHUNK_BYTES each */
 };
 
 struct copier *copier_new(const struct copier_options *options)
@@ -45,6 +27,7 @@ struct copier *copier_new(const struct copier_options *options)
     c->todo = todo;
     range_lock_init(&c->in_flight, "copier-in-flight");
     lock_init(&c->lock, "copier", LOCK_COPIER);
+    cond_init(&c->worker_done);
     return c;
 }
 
@@ -56,11 +39,13 @@ void copier_free(struct copier **cp)
     if (!c) {
         return;
     }
+    copier_wait_workers(c);
     while (c->free_buffers) {
         struct buffer *b = c->free_buffers;
         c->free_buffers = b->next;
         free(b);
     }
+    cond_deinit(&c->worker_done);
     lock_deinit(&c->lock);
     range_lock_deinit(&c->in_flight);
     bits_free(c->todo);
@@ -91,24 +76,6 @@ int64_t copier_length(const struct copier *c)
 
 /* ---- clusters and bytes ------------------------------------------------- */
 
-/* End in bytes of the cluster before CLUSTER. */
-static int64_t end_of(const struct copier *c, int64_t cluster)
-{
-    return cluster >= c->n_clusters ? c->o.length
-                                    : cluster * c->o.cluster_bytes;
-}
-
-static int64_t cluster_at(const struct copier *c, int64_t offset)
-{
-    return offset / c->o.cluster_bytes;
-}
-
-static int64_t cluster_behind(const struct copier *c, int64_t end)
-{
-    return end >= c->o.length ? c->n_clusters
-           : (end + c->o.cluster_bytes - 1) / c->o.cluster_bytes;
-}
-
 int64_t copier_remaining(struct copier *c)
 {
     return bits_count(c->todo, 0, c->n_clusters) * c->o.cluster_bytes;
@@ -119,13 +86,13 @@ int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
 {
     int64_t max = MAX(max_bytes / c->o.cluster_bytes, 1), start, n;
 
-    n = bits_next_run(c->todo, MIN(cluster_at(c, offset), c->n_clusters),
+    n = bits_next_run(c->todo, MIN(copier_cluster_at(c, offset), c->n_clusters),
                       c->n_clusters, max, &start);
     if (n == 0) {
         return 0;
     }
     *run_offset = start * c->o.cluster_bytes;
-    return end_of(c, start + n) - *run_offset;
+    return copier_end_of(c, start + n) - *run_offset;
 }
 
 /* ---- buffers ------------------------------------------------------------ */
@@ -319,7 +286,7 @@ static int take_run(struct copier *c, int64_t offset, int64_t end,
                     struct copier_result *result)
 {
     int64_t bytes = end - offset;
-    int64_t first = cluster_at(c, offset), n;
+    int64_t first = copier_cluster_at(c, offset), n;
     bool skip = false;
     int ret;
 
@@ -330,7 +297,7 @@ static int take_run(struct copier *c, int64_t offset, int64_t end,
             return ret;
         }
     }
-    n = cluster_behind(c, offset + bytes) - first;
+    n = copier_cluster_behind(c, offset + bytes) - first;
     bits_clear(c->todo, first, n);                      /* I1 */
     ret = skip ? 0 : copy_run(c, offset, offset + bytes, result);
     if (ret < 0) {
@@ -343,12 +310,11 @@ static int take_run(struct copier *c, int64_t offset, int64_t end,
     return 0;
 }
 
-/* What is dirty in [offset, end), held exclusively. */
-static int copy_held(struct copier *c, int64_t offset, int64_t end,
+int copier_copy_held(struct copier *c, int64_t offset, int64_t end,
                      struct copier_result *result)
 {
-    int64_t last = cluster_behind(c, end), start, n;
-    int64_t at = cluster_at(c, offset);
+    int64_t last = copier_cluster_behind(c, end), start, n;
+    int64_t at = copier_cluster_at(c, offset);
     int ret = 0;
 
     while (ret == 0) {
@@ -356,8 +322,8 @@ static int copy_held(struct copier *c, int64_t offset, int64_t end,
         if (n == 0) {
             break;
         }
-        ret = take_run(c, start * c->o.cluster_bytes, end_of(c, start + n),
-                       result);
+        ret = take_run(c, start * c->o.cluster_bytes,
+                       copier_end_of(c, start + n), result);
         at = start;
     }
     return ret;
@@ -371,47 +337,9 @@ int copier_copy(struct copier *c, int64_t offset, int64_t bytes,
 
     result->is_read = false;
     range_lock_acquire(&c->in_flight, &hold, offset, bytes, true);
-    ret = copy_held(c, offset, offset + bytes, result);
+    ret = copier_copy_held(c, offset, offset + bytes, result);
     range_lock_release(&c->in_flight, &hold);
     return ret;
-}
-
-static bool any_todo(struct copier *c, int64_t offset, int64_t end)
-{
-    int64_t last = cluster_behind(c, end);
-
-    return bits_next_set(c->todo, cluster_at(c, offset), last) < last;
-}
-
-int copier_before_write(struct copier *c, int64_t offset, int64_t bytes,
-                        bool wait)
-{
-    struct copier_result result;
-    struct range_hold hold;
-    int64_t start = offset & -(int64_t)c->o.cluster_bytes;
-    int64_t end = MIN(offset + bytes, c->o.length);
-
-    if (start >= end) {
-        return 0;
-    }
-    end = end_of(c, cluster_behind(c, end));
-    /* Mostly done already: then only what is in flight matters, and others
-     * who write here need not wait for us. */
-    if (!any_todo(c, start, end)) {
-        if (!range_lock_try(&c->in_flight, &hold, start, end - start, false)) {
-            if (!wait) {
-                return -EAGAIN;
-            }
-            range_lock_acquire(&c->in_flight, &hold, start, end - start,
-                               false);
-        }
-        range_lock_release(&c->in_flight, &hold);
-        /* A copy that failed has put its bits back. */
-        if (!any_todo(c, start, end)) {
-            return 0;
-        }
-    }
-    return wait ? copier_copy(c, start, end - start, &result) : -EAGAIN;
 }
 
 void copier_settle(struct copier *c)
@@ -439,8 +367,8 @@ int copier_skip_step(struct copier *c, int64_t *offset)
     range_lock_acquire(&c->in_flight, &hold, start, end - start, true);
     ret = allocated_run(c, start, end, &skip, &bytes);
     if (ret == 0 && skip) {
-        int64_t first = cluster_at(c, start);
-        int64_t n = cluster_behind(c, start + bytes) - first;
+        int64_t first = copier_cluster_at(c, start);
+        int64_t n = copier_cluster_behind(c, start + bytes) - first;
         int64_t skipped = bits_clear(c->todo, first, n);
         if (skipped > 0 && c->progress) {
             c->progress(c->opaque, skipped * c->o.cluster_bytes, true);

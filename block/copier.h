@@ -11,6 +11,9 @@
  *             I2  Who copies a cluster holds it exclusively in in_flight.
  *             I3  After copier_before_write() returned 0 no copy reads the
  *                 range any more: the source may change.
+ *             I4  n_workers copies run that somebody waited for, or still
+ *                 waits, with a deadline; each holds its range, and the
+ *                 owner's n_in_flight until it is through with the nodes.
  * Threads     Any number at once, no lock held; the graph below does not
  *             change meanwhile.
  */
@@ -20,6 +23,7 @@
 #include "block/types.h"
 
 struct copier;
+struct range_hold;
 
 /* Largest piece that is read at once. */
 enum { COPIER_CHUNK_BYTES = 1 << 20 };
@@ -27,6 +31,8 @@ enum { COPIER_CHUNK_BYTES = 1 << 20 };
 struct copier_options {
     /* Borrowed: links of the filter that owns the copier. */
     struct child *source, *target;
+    /* The filter itself, for I4; NULL: nobody passes a deadline. */
+    struct node *owner;
     int64_t length;             /* bytes; of both */
     uint32_t cluster_bytes;     /* power of two: unit of todo */
     /*
@@ -74,13 +80,40 @@ struct copier_result {
 int copier_copy(struct copier *c, int64_t offset, int64_t bytes,
                 struct copier_result *result);
 
+/* Instead of a deadline. */
+#define COPIER_NOWAIT  INT64_C(0)
+#define COPIER_FOREVER INT64_MAX
+
 /*
  * Someone is about to change [offset, offset + bytes) of the source, any
  * alignment: copy first what is to be copied there, wait for what is in
- * flight.  WAIT false: -EAGAIN if either is needed.
+ * flight.  COPIER_NOWAIT: -EAGAIN if either is needed.  A deadline
+ * (clock_ns()): -ETIMEDOUT when it has passed; the copy may still go on then,
+ * and the range stays held until it ends.
  */
 int copier_before_write(struct copier *c, int64_t offset, int64_t bytes,
-                        bool wait);
+                        int64_t deadline_ns);
+/* Does a copy go on whose deadline has passed?  Any thread. */
+bool copier_was_left(struct copier *c);
+
+/*
+ * For readers of the point in time: hold [offset, offset + *bytes) shared, so
+ * that no copy of it is under way or begins, shortened to what is *COPIED, or
+ * not, as a whole.  What is not copied is still in the source, and cannot be
+ * changed there before the release.  False: not by the deadline.
+ */
+bool copier_hold_run(struct copier *c, struct range_hold *hold,
+                     int64_t offset, int64_t *bytes, bool *copied,
+                     int64_t deadline_ns);
+void copier_release_run(struct copier *c, struct range_hold *hold);
+/*
+ * Whole clusters that nobody wants any more: FN(OPAQUE, first cluster, count)
+ * and out of todo, while no copy or reader is in there.  False: not by the
+ * deadline.
+ */
+bool copier_drop(struct copier *c, int64_t offset, int64_t bytes,
+                 void (*fn)(void *opaque, int64_t first, int64_t n),
+                 void *opaque, int64_t deadline_ns);
 
 /* Wait for all copies that are in flight now.  Then, if todo is empty, all is
  * on the target. */

@@ -5,12 +5,24 @@
 #include <string.h>
 
 const struct driver *const block_drivers[] = {
+    &driver_blkdebug,
+    &driver_blkverify,
+    &driver_compress,
+    &driver_copy_before_write,
+    &driver_copy_on_read,
     &driver_file,
+    &driver_host_device,
+    &driver_null_aio,
+    &driver_nbd,
     &driver_null_co,
+    &driver_preallocate,
 #ifdef HAVE_QCOW2
     &driver_qcow2,
 #endif
+    &driver_quorum,
     &driver_raw,
+    &driver_snapshot_access,
+    &driver_throttle,
     NULL
 };
 

@@ -33,6 +33,14 @@ struct child {
     struct child *next_sibling; /* in parent->children */
     struct child *next_parent;  /* in node->parents */
     struct child *prev_sibling, *prev_parent;
+    bool frozen;                /* a job counts on it: node_freeze_chain() */
+};
+
+/* Options that a node has from its parent or by default, not by its own. */
+enum {
+    INHERITED_READ_ONLY      = 1 << 0, INHERITED_AUTO_READ_ONLY = 1 << 1,
+    INHERITED_FORCE_SHARE    = 1 << 2, INHERITED_DIRECT         = 1 << 3,
+    INHERITED_NO_FLUSH       = 1 << 4, INHERITED_DISCARD        = 1 << 5,
 };
 
 struct node {
@@ -40,13 +48,15 @@ struct node {
     const struct driver *driver;
     char *name;                 /* owned */
     void *state;                /* owned: driver->state_size zeroed bytes */
-    BlockdevOptions *options;   /* owned; NULL for a job's filter */
     bool implicit;              /* a job's filter without filter-node-name */
-    bool auto_read_only;        /* may fall back to read_only when opened, and
-                                   open for writing only while a user writes */
+    uint64_t id;                /* unique for ever */
 
     /* Under the control lock; what requests look at (children) changes only
      * while the node is drained. */
+    BlockdevOptions *options;   /* owned; NULL for a job's filter */
+    unsigned inherited;         /* INHERITED_*: which of them are not its own */
+    uint64_t inherits_from;     /* id of the node in whose options it was
+                                   defined; 0: none */
     int n_refs;
     bool monitor_owned;         /* made by blockdev-add */
     bool closing;               /* out of the graph, being closed */
@@ -58,6 +68,8 @@ struct node {
     struct child *backing;      /* child that is COW, or NULL */
     unsigned perm, shared;      /* union / intersection over parents */
     bool read_only;             /* as opened; auto-read-only may fall back */
+    bool auto_read_only;        /* may fall back to read_only when opened, and
+                                   open for writing only while a user writes */
     bool force_share;
     char *filename;             /* owned; exact path, "" if there is none */
     char *json_filename;        /* owned cache of node_filename(), or NULL */
@@ -80,6 +92,9 @@ struct node {
     uint64_t mark;              /* of the traversal that saw it last */
     struct node *walk_next;     /* stack of a traversal; queue of closers */
     bool perm_queued, perm_seen;
+    struct node *next_hooked;   /* those whose driver has drained_begin */
+    bool drain_told;            /* by driver->drained_begin() */
+    bool turning_read_only;     /* by the change that is being checked */
     unsigned driver_perm, driver_shared; /* last told by set_perm() */
 
     /* Written by open/truncate/growing writes; read by any thread. */
@@ -87,6 +102,8 @@ struct node {
     _Atomic uint64_t write_generation; /* +1 per write; flush skips if clean */
     _Atomic uint64_t flushed_generation;
     _Atomic int64_t wr_highest_offset;
+    _Atomic uint64_t write_threshold;   /* block/write-threshold.h; 0: none */
+    _Atomic int n_in_flight;    /* node_inc_in_flight() */
 
     /* Set by open and by the generic layer after it; constant undrained. */
     struct block_limits limits;
@@ -100,6 +117,11 @@ struct node {
     struct dirty_bitmap_list *bitmaps;  /* owned; made with the node */
 };
 
+/* What driver->check() tells while it looks. */
+struct image_check_ops {
+    void (*problem)(void *opaque, const char *text);
+};
+
 struct driver {
     const char *name;           /* "qcow2": BlockdevDriver's spelling */
     BlockdevDriver type;        /* key of BlockdevOptions; -1: filters made
@@ -111,6 +133,9 @@ struct driver {
     bool supports_backing;
     bool supports_bitmaps;      /* persistent ones */
     bool may_grow;              /* takes writes past its end, or -ENOSPC */
+    bool keeps_length;          /* truncate() may leave it longer than asked */
+    bool flushes_children;      /* flush_to_disk() does */
+    bool listed_first;          /* before its children, not behind "file" */
     /* Options without which a file name is not the whole story, NULL-
      * terminated; NULL: none.  "file" and "backing" are no part of it. */
     const char *const *strong_options;
@@ -143,6 +168,9 @@ struct driver {
     /* Children are attached still.  Flushes what it must; errors go to
      * stderr by error_report(), they cannot stop it. */
     void (*close)(struct node *n);
+    /* The name that opens N again all by itself, owned; NULL: there is none,
+     * json: it is.  Control lock held; the nodes below have their names. */
+    char *(*legacy_name)(const struct node *n);
     /* After open and after children change.  Default: from file child. */
     void (*refresh_limits)(struct node *n);
 
@@ -184,13 +212,14 @@ struct driver {
 
     /* Requests of this node that wait for something other than storage (a
      * limit, a reconnect) are to go on at once, or to fail: somebody wants
-     * to get rid of them.  Control lock held; must not yield.  NULL: passed
-     * down to all children. */
+     * to get rid of them.  Told of all nodes below the one meant.
+     * Control lock held; must not yield. */
     void (*cancel_in_flight)(struct node *n);
     /*
-     * A drain holds a root closed that reaches N / no drain does any more:
-     * between the two nothing may be held back (a throttle lets go).  Control
-     * lock held; must not yield.
+     * Something that reaches N is waited for (a drain holds a root closed,
+     * a root or a node goes away) / no longer: between the two nothing may
+     * be held back (a throttle lets go).  Told once each, begin first; not
+     * before open and not from close on.  Control lock held; must not yield.
      */
     void (*drained_begin)(struct node *n);
     void (*drained_end)(struct node *n);
@@ -206,6 +235,8 @@ struct driver {
     bool (*reads_zero_when_new)(struct node *n);
     /* Owned; NULL if the format has nothing to say. */
     ImageInfoSpecific *(*specific_info)(struct node *n, struct error **errp);
+    /* What query-blockstats shows of this driver alone; owned. */
+    BlockStatsSpecific *(*specific_stats)(struct node *n);
     /* Members of query-block's image that only the format knows. */
     void (*image_info)(struct node *n, ImageInfo *info);
 
@@ -213,7 +244,7 @@ struct driver {
     /* Make one called NAME of what N holds now (ID made up). */
     bool (*snapshot_create)(struct node *n, const char *name,
                             struct error **errp);
-    /* Those of N, oldest first; owned. */
+    /* Those of N, oldest first; owned.  NULL: this image cannot have any. */
     SnapshotInfoList *(*snapshot_list)(struct node *n);
     /* Delete the one with ID and NAME (either may be NULL).  The deleted
      * one in *INFO, owned. */
@@ -227,21 +258,48 @@ struct driver {
     bool (*amend)(struct node *n, const BlockdevAmendOptions *options,
                   bool force, struct error **errp);
 
+    /* Look for leaks and corruptions; nothing is written.  N is read-only and
+     * used by nobody else; no control lock.  False and errp: the check itself
+     * failed.  RESULT has filename and format set. */
+    bool (*check)(struct node *n, ImageCheck *result,
+                  const struct image_check_ops *ops, void *opaque,
+                  struct error **errp);
+
     /* -- blockdev-reopen: see block/reopen.h ------------------------------ */
     /*
-     * All that can fail, with no visible effect: check OPTIONS (complete:
-     * what was not said has its default) against what N was opened with, do
-     * what the new ones need (open the file a second time, read tables),
-     * keep it in R->driver_state.  The node is drained; no control lock.
-     * NULL: the driver cannot be reopened.
+     * Members of the driver's own options that may change or be left out,
+     * NULL-terminated; NULL: none.  Others must be given as they were (the
+     * generic layer compares); children have rules of their own.
+     */
+    const char *const *reopen_options;
+    /*
+     * All that can fail, with no visible effect: check R->options (complete:
+     * what was not said has its default), do what the new ones need (open the
+     * file a second time, read tables), keep it in R->driver_state.  Links
+     * are as they were; R->file will be the primary child.  The node is
+     * drained; no control lock.  NULL: the driver cannot be reopened; a
+     * filter with nothing of its own to do has node_reopen_nothing().
      */
     bool (*reopen_prepare)(struct node_reopen *r, struct error **errp);
-    /* Take it into use / throw it away.  No control lock; cannot fail. */
+    /*
+     * Optional.  Links, permissions and generic options are the new ones and
+     * all below was activated: what can fail only now (write to a file that
+     * could not be written before).  No control lock.
+     */
+    bool (*reopen_activate)(struct node_reopen *r, struct error **errp);
+    /* Take it into use / throw it away and undo what activate did (links are
+     * the old ones again).  No control lock; cannot fail.  May be NULL. */
     void (*reopen_commit)(struct node_reopen *r);
     void (*reopen_abort)(struct node_reopen *r);
 
     /* -- creation (blockdev-create): control lock HELD, yields ------------ */
     bool (*create)(const BlockdevCreateOptions *options, struct error **errp);
+
+    /* -- x-blockdev-change: N drained, control lock held, must not yield ---- */
+    bool (*add_child)(struct node *n, struct node *child,
+                      struct error **errp);
+    bool (*del_child)(struct node *n, struct child *child,
+                      struct error **errp);
 
     /* -- persistent bitmaps ----------------------------------------------- */
     /* Could a bitmap of NAME and GRANULARITY be stored here?  Control lock
@@ -275,8 +333,26 @@ void node_refresh_limits(struct node *n);
  * that is what N's backing child is. */
 void node_set_header_backing(struct node *n, const char *file,
                              const char *format);
+/* Control lock: N, which is drained, is LENGTH long now; bitmaps, filters and
+ * raw above follow.  False: a bitmap could not. */
+bool node_length_changed(struct node *n, int64_t length, struct error **errp);
 /* Control lock: N has a new length or another child: tell the roots on it. */
 void node_notify_resized(struct node *n);
+
+/*
+ * For drivers: N, a child, gets LENGTH as driver->truncate has it; filters on
+ * the way follow.  Nobody else writes or resizes N meanwhile.
+ */
+int node_truncate_child(struct node *n, int64_t length, bool exact,
+                        PreallocMode prealloc, struct error **errp);
+
+/*
+ * Any thread: N goes on working below although the request that started it
+ * has left its root; a drain waits for that, too.  inc: while a request is in
+ * flight; after dec the caller must not use what is below.
+ */
+void node_inc_in_flight(struct node *n);
+void node_dec_in_flight(struct node *n);
 
 /* Any thread: note that N is LENGTH long now (grows by a write). */
 void node_grow_length(struct node *n, int64_t length);

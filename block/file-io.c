@@ -321,7 +321,34 @@ int file_pdiscard(struct node *n, int64_t offset, int64_t bytes)
 
     ret = punch(s, offset, bytes);
     file_holes_punched(&s->holes);
+    return file_count_discard(s, bytes, ret);
+}
+
+int file_count_discard(struct file_state *s, int64_t bytes, int ret)
+{
+    if (ret == 0) {
+        atomic_fetch_add_explicit(&s->n_discards_ok, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&s->discarded_bytes, bytes,
+                                  memory_order_relaxed);
+    } else {
+        atomic_fetch_add_explicit(&s->n_discards_failed, 1,
+                                  memory_order_relaxed);
+    }
     return ret;
+}
+
+BlockStatsSpecific *file_specific_stats(struct node *n)
+{
+    struct file_state *s = n->state;
+    BlockStatsSpecific *stats = BlockStatsSpecific_new0();
+    /* A host device's numbers are the same type in the same place. */
+    BlockStatsSpecificFile *f = &stats->u.file;
+
+    stats->driver = n->driver->type;
+    f->discard_nb_ok = atomic_load(&s->n_discards_ok);
+    f->discard_nb_failed = atomic_load(&s->n_discards_failed);
+    f->discard_bytes_ok = atomic_load(&s->discarded_bytes);
+    return stats;
 }
 
 /* ---- flush, copy -------------------------------------------------------- */

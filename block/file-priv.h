@@ -2,6 +2,7 @@
 /* What the files of the file driver share. */
 #pragma once
 
+#include <sys/types.h>
 #include "block/drivers.h"
 
 /*
@@ -28,10 +29,10 @@ struct file_state {
      * (dup3), so that requests need no lock to use it. */
     int fd;
     int lock_fd;            /* carries the image locks; -1: locking=off */
+
+    /* Under the control lock; direct and dynamic change only while drained. */
     bool direct;            /* O_DIRECT */
     bool dynamic;           /* auto-read-only: writable only while needed */
-
-    /* Under the control lock. */
     bool writable;          /* fd is O_RDWR */
     int new_fd;             /* between check_perm and set_perm, or -1 */
     unsigned perm, shared;  /* what the locks say */
@@ -40,9 +41,45 @@ struct file_state {
     bool no_nowait;         /* the file system knows no RWF_NOWAIT */
     bool no_dsync, no_zero_range, no_punch_hole, no_fallocate, no_seek_hole;
     int flush_error;        /* pages were lost: no flush is true any more */
+    _Atomic uint64_t n_discards_ok, n_discards_failed, discarded_bytes;
 
     struct file_holes holes;
 };
+
+/* What a driver wants its file to be. */
+struct file_kind {
+    const char *what;               /* "a regular file" */
+    bool (*is_it)(mode_t mode);
+    int64_t (*length)(int fd);      /* bytes, or -errno */
+};
+
+/* file.c: life and permissions, for every driver with a struct file_state;
+ * see struct driver */
+const BlockdevOptionsFile *file_options(const BlockdevOptions *options);
+int file_open_kind(struct node *n, const BlockdevOptions *options,
+                   const struct file_kind *kind, struct error **errp);
+void file_close(struct node *n);
+void file_refresh_limits(struct node *n);
+bool file_check_perm(struct node *n, unsigned perm, unsigned shared,
+                     struct error **errp);
+void file_set_perm(struct node *n, unsigned perm, unsigned shared);
+void file_abort_perm(struct node *n);
+int64_t file_allocated_bytes(struct node *n);
+BlockStatsSpecific *file_specific_stats(struct node *n);
+/* For query-blockstats; returns RET. */
+int file_count_discard(struct file_state *s, int64_t bytes, int ret);
+extern const char *const file_strong_options[];
+/* For who writes in whatever way the file must be open for writing. */
+enum { FILE_PERM_ANY_WRITE = PERM_WRITE | PERM_WRITE_UNCHANGED | PERM_RESIZE };
+/* The same file as FD again, even if it has another name or none by now. */
+int file_open_same(int fd, const char *path, int flags, struct error **errp);
+
+/* file-reopen.c: see struct driver */
+extern const char *const file_reopen_options[];
+bool file_reopen_prepare(struct node_reopen *r, struct error **errp);
+bool file_reopen_activate(struct node_reopen *r, struct error **errp);
+void file_reopen_commit(struct node_reopen *r);
+void file_reopen_abort(struct node_reopen *r);
 
 /* file-holes.c */
 void file_holes_init(struct file_holes *h);

@@ -20,20 +20,26 @@
 #include "block/file-locks.h"
 #include "block/file-priv.h"
 
-enum { PERM_ANY_WRITE = PERM_WRITE | PERM_WRITE_UNCHANGED | PERM_RESIZE };
-
-/* Rounded up to 512, as QEMU's sectors have it. */
 static int64_t file_length(int fd)
 {
     struct stat st;
 
-    if (fstat(fd, &st) < 0) {
-        return -errno;
-    }
-    if (st.st_size > BLK_MAX_LENGTH_BYTES) {
-        return -EFBIG;
-    }
-    return (st.st_size + 511) & ~INT64_C(511);
+    return fstat(fd, &st) < 0 ? -errno : st.st_size;
+}
+
+static bool is_regular(mode_t mode)
+{
+    return S_ISREG(mode);
+}
+
+static const struct file_kind regular_file = {
+    .what = "a regular file", .is_it = is_regular, .length = file_length,
+};
+
+const BlockdevOptionsFile *file_options(const BlockdevOptions *options)
+{
+    return options->driver == BLOCKDEV_DRIVER_HOST_DEVICE
+           ? &options->u.host_device : &options->u.file;
 }
 
 /* ---- opening ------------------------------------------------------------ */
@@ -57,8 +63,7 @@ static int open_path(const char *path, int flags, struct error **errp)
     return fd;
 }
 
-/* The same file as FD again, even if it has another name or none by now. */
-static int reopen_same(int fd, const char *path, int flags, struct error **errp)
+int file_open_same(int fd, const char *path, int flags, struct error **errp)
 {
     char link[64];
     int new_fd;
@@ -76,8 +81,9 @@ static int reopen_same(int fd, const char *path, int flags, struct error **errp)
 }
 
 static bool check_type(const struct node *n, const char *path,
-                       const struct file_state *s, struct error **errp)
+                       const struct file_kind *kind, struct error **errp)
 {
+    const struct file_state *s = n->state;
     struct stat st;
 
     if (fstat(s->fd, &st) < 0) {
@@ -88,9 +94,9 @@ static bool check_type(const struct node *n, const char *path,
         error_set_errno(errp, EISDIR, "Could not open '%s'", path);
         return false;
     }
-    if (!S_ISREG(st.st_mode)) {
-        error_set(errp, "'%s' driver requires '%s' to be a regular file",
-                  n->driver->name, path);
+    if (!kind->is_it(st.st_mode)) {
+        error_set(errp, "'%s' driver requires '%s' to be %s",
+                  n->driver->name, path, kind->what);
         return false;
     }
     return true;
@@ -123,7 +129,7 @@ static uint32_t probe_alignment(int fd)
     return LARGEST;
 }
 
-static void file_refresh_limits(struct node *n)
+void file_refresh_limits(struct node *n)
 {
     struct file_state *s = n->state;
     uint32_t align = s->direct ? probe_alignment(s->fd) : 1;
@@ -183,49 +189,55 @@ static void close_fds(struct file_state *s)
     s->fd = s->lock_fd = -1;
 }
 
-static bool open_all(struct node *n, const BlockdevOptions *options,
-                     const BlockdevOptionsFile *o, struct error **errp)
+/* Rounded up to 512, as QEMU's sectors have it. */
+static bool set_length(struct node *n, int64_t length, struct error **errp)
 {
+    if (length > BLK_MAX_LENGTH_BYTES) {
+        length = -EFBIG;
+    }
+    if (length < 0) {
+        error_set_errno(errp, -length, "Could not refresh total sector count");
+        return false;
+    }
+    atomic_store(&n->length_bytes, (length + 511) & ~INT64_C(511));
+    return true;
+}
+
+static bool open_all(struct node *n, const BlockdevOptions *options,
+                     const struct file_kind *kind, struct error **errp)
+{
+    const BlockdevOptionsFile *o = file_options(options);
     struct file_state *s = n->state;
-    int64_t length;
 
     if (!check_options(n, o, errp) ||
         !open_data_fd(n, options, o->filename, errp) ||
-        !check_type(n, o->filename, s, errp)) {
+        !check_type(n, o->filename, kind, errp)) {
         return false;
     }
     if (!(o->has_locking && o->locking == ON_OFF_AUTO_OFF)) {
-        s->lock_fd = reopen_same(s->fd, o->filename, O_RDONLY | O_CLOEXEC,
-                                 errp);
+        s->lock_fd = file_open_same(s->fd, o->filename,
+                                    O_RDONLY | O_CLOEXEC, errp);
         if (s->lock_fd < 0) {
             return false;
         }
     }
-    length = file_length(s->fd);
-    if (length < 0) {
-        error_set_errno(errp, -length, "Could not get the size of '%s'",
-                        o->filename);
-        return false;
-    }
-    atomic_store(&n->length_bytes, length);
-    return true;
+    return set_length(n, kind->length(s->fd), errp);
 }
 
-static int file_open(struct node *n, const BlockdevOptions *options,
-                     struct error **errp)
+int file_open_kind(struct node *n, const BlockdevOptions *options,
+                   const struct file_kind *kind, struct error **errp)
 {
-    const BlockdevOptionsFile *o = &options->u.file;
+    const BlockdevOptionsFile *o = file_options(options);
     struct file_state *s = n->state;
 
     s->fd = s->lock_fd = s->new_fd = -1;
     s->shared = PERM_ALL;
     s->direct = n->cache_direct;
-    if (!open_all(n, options, o, errp)) {
+    if (!open_all(n, options, kind, errp)) {
         close_fds(s);
         return -EINVAL;
     }
     file_holes_init(&s->holes);
-    file_refresh_limits(n);
     n->supported_write_flags = BLK_FUA;
     n->supported_zero_flags = BLK_MAY_UNMAP | BLK_NO_FALLBACK;
     if (!n->filename || strcmp(n->filename, o->filename) != 0) {
@@ -237,7 +249,18 @@ static int file_open(struct node *n, const BlockdevOptions *options,
     return 0;
 }
 
-static void file_close(struct node *n)
+static int file_open(struct node *n, const BlockdevOptions *options,
+                     struct error **errp)
+{
+    int ret = file_open_kind(n, options, &regular_file, errp);
+
+    if (ret == 0) {
+        file_refresh_limits(n);
+    }
+    return ret;
+}
+
+void file_close(struct node *n)
 {
     struct file_state *s = n->state;
 
@@ -265,15 +288,15 @@ static bool lock_new(struct node *n, unsigned perm, unsigned shared,
     return false;
 }
 
-static bool file_check_perm(struct node *n, unsigned perm, unsigned shared,
-                            struct error **errp)
+bool file_check_perm(struct node *n, unsigned perm, unsigned shared,
+                     struct error **errp)
 {
     struct file_state *s = n->state;
-    bool writable = perm & PERM_ANY_WRITE;
+    bool writable = perm & FILE_PERM_ANY_WRITE;
 
     if (s->dynamic && writable != s->writable) {
-        s->new_fd = reopen_same(s->fd, n->filename, open_flags(s, writable),
-                                errp);
+        s->new_fd = file_open_same(s->fd, n->filename,
+                                   open_flags(s, writable), errp);
         if (s->new_fd < 0) {
             return false;
         }
@@ -288,7 +311,7 @@ static bool file_check_perm(struct node *n, unsigned perm, unsigned shared,
     return true;
 }
 
-static void file_set_perm(struct node *n, unsigned perm, unsigned shared)
+void file_set_perm(struct node *n, unsigned perm, unsigned shared)
 {
     struct file_state *s = n->state;
 
@@ -308,7 +331,7 @@ static void file_set_perm(struct node *n, unsigned perm, unsigned shared)
     }
 }
 
-static void file_abort_perm(struct node *n)
+void file_abort_perm(struct node *n)
 {
     struct file_state *s = n->state;
 
@@ -323,7 +346,7 @@ static void file_abort_perm(struct node *n)
 
 /* ---- information -------------------------------------------------------- */
 
-static int64_t file_allocated_bytes(struct node *n)
+int64_t file_allocated_bytes(struct node *n)
 {
     struct file_state *s = n->state;
     struct stat st;
@@ -339,7 +362,7 @@ static bool file_reads_zero_when_new(struct node *n)
     return true;
 }
 
-static const char *const file_strong_options[] = { "filename", NULL };
+const char *const file_strong_options[] = { "filename", NULL };
 
 const struct driver driver_file = {
     .name = "file",
@@ -362,6 +385,12 @@ const struct driver driver_file = {
     .copy_range = file_copy_range,
     .truncate = file_truncate,
     .allocated_bytes = file_allocated_bytes,
+    .specific_stats = file_specific_stats,
     .reads_zero_when_new = file_reads_zero_when_new,
+    .reopen_options = file_reopen_options,
+    .reopen_prepare = file_reopen_prepare,
+    .reopen_activate = file_reopen_activate,
+    .reopen_commit = file_reopen_commit,
+    .reopen_abort = file_reopen_abort,
     .create = file_create,
 };

@@ -3,13 +3,20 @@
 #include "block/filename.h"
 
 #include <string.h>
+#include <sys/stat.h>
 #include "base/error.h"
+#include "block/nbd/filename.h"
+#include "qapi/qapi-visit.h"
 
 enum { MAX_JSON_DEPTH = 100 };
 
+static const char blkdebug_prefix[] = "blkdebug:";
+static const char blkverify_prefix[] = "blkverify:";
 static const char json_prefix[] = "json:";
 static const char file_prefix[] = "file:";
+static const char device_prefix[] = "host_device:";
 static const char null_prefix[] = "null-co:";
+static const char null_aio_prefix[] = "null-aio:";
 
 /* ---- protocols and paths ------------------------------------------------ */
 
@@ -47,25 +54,146 @@ char *filename_resolve(const char *base, const char *name)
                  : g_strdup(name);
 }
 
+/* A node that NAME alone names, as an option.  Owned, NULL: an error. */
+static BlockdevRef *ref_to_name(const char *name, struct error **errp)
+{
+    g_autoptr(BlockdevRef) ref = BlockdevRef_new0();
+    json_t *object;
+
+    ref->type = QAPI_TYPE_OBJECT;
+    if (!filename_is_json(name)) {
+        ref->u.definition = filename_protocol_options(name, errp);
+    } else {
+        object = filename_parse_json(name, errp);
+        if (object) {
+            ref->u.definition = BlockdevOptions_from_json(object, errp);
+            json_decref(object);
+        }
+    }
+    return ref->u.definition ? g_steal_pointer(&ref) : NULL;
+}
+
+/* Names in names are followed by recursion. */
+static bool is_nested_too_deeply(const char *name, struct error **errp)
+{
+    int n_colons = 0;
+
+    for (; *name; name++) {
+        n_colons += *name == ':';
+    }
+    if (n_colons > MAX_JSON_DEPTH) {
+        error_set(errp, "File name is nested too deeply");
+    }
+    return n_colons > MAX_JSON_DEPTH;
+}
+
+/* blkdebug:[CONFIG]:FILE */
+static BlockdevOptions *blkdebug_options(const char *name,
+                                         struct error **errp)
+{
+    g_autoptr(BlockdevOptions) o = BlockdevOptions_new0();
+    const char *config = name + strlen(blkdebug_prefix);
+    const char *colon = strchr(config, ':');
+
+    o->driver = BLOCKDEV_DRIVER_BLKDEBUG;
+    if (!colon) {
+        error_set(errp, "blkdebug requires both config file and image path");
+        return NULL;
+    }
+    if (is_nested_too_deeply(name, errp)) {
+        return NULL;
+    }
+    if (colon > config) {
+        o->u.blkdebug.config = g_strndup(config, colon - config);
+    }
+    o->u.blkdebug.image = ref_to_name(colon + 1, errp);
+    return o->u.blkdebug.image ? g_steal_pointer(&o) : NULL;
+}
+
+/* blkverify:RAW:TEST */
+static BlockdevOptions *blkverify_options(const char *name,
+                                          struct error **errp)
+{
+    g_autoptr(BlockdevOptions) o = BlockdevOptions_new0();
+    const char *raw = name + strlen(blkverify_prefix);
+    const char *colon = strchr(raw, ':');
+    g_autofree char *raw_name = NULL;
+
+    o->driver = BLOCKDEV_DRIVER_BLKVERIFY;
+    if (!colon) {
+        error_set(errp, "blkverify requires raw copy and original image "
+                  "path");
+        return NULL;
+    }
+    if (is_nested_too_deeply(name, errp)) {
+        return NULL;
+    }
+    raw_name = g_strndup(raw, colon - raw);
+    o->u.blkverify.raw = ref_to_name(raw_name, errp);
+    o->u.blkverify.test = o->u.blkverify.raw ? ref_to_name(colon + 1, errp)
+                                             : NULL;
+    return o->u.blkverify.test ? g_steal_pointer(&o) : NULL;
+}
+
+/* A plain path may be a device's. */
+static bool is_device(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 &&
+           (S_ISBLK(st.st_mode) || S_ISCHR(st.st_mode));
+}
+
+/* null-co:// */
+static BlockdevOptions *null_options(const char *name, BlockdevDriver driver,
+                                     struct error **errp)
+{
+    g_autofree char *allowed = g_strconcat(BlockdevDriver_str(driver), "://",
+                                           NULL);
+    BlockdevOptions *o;
+
+    if (strcmp(name, allowed) != 0) {
+        error_set(errp, "The only allowed filename for this driver is '%s'",
+                  allowed);
+        return NULL;
+    }
+    o = BlockdevOptions_new0();
+    o->driver = driver;
+    return o;
+}
+
 BlockdevOptions *filename_protocol_options(const char *name,
                                            struct error **errp)
 {
     g_autoptr(BlockdevOptions) o = BlockdevOptions_new0();
     const char *path = filename_local_path(name);
 
+    if ((path == name && is_device(path)) ||
+        g_str_has_prefix(name, device_prefix)) {
+        o->driver = BLOCKDEV_DRIVER_HOST_DEVICE;
+        o->u.host_device.filename =
+            g_strdup(path ? path : name + strlen(device_prefix));
+        return g_steal_pointer(&o);
+    }
     if (path) {
         o->driver = BLOCKDEV_DRIVER_FILE;
         o->u.file.filename = g_strdup(path);
         return g_steal_pointer(&o);
     }
     if (g_str_has_prefix(name, null_prefix)) {
-        if (strcmp(name, "null-co://") != 0) {
-            error_set(errp, "The only allowed filename for this driver is "
-                      "'null-co://'");
-            return NULL;
-        }
-        o->driver = BLOCKDEV_DRIVER_NULL_CO;
-        return g_steal_pointer(&o);
+        return null_options(name, BLOCKDEV_DRIVER_NULL_CO, errp);
+    }
+    if (g_str_has_prefix(name, null_aio_prefix)) {
+        return null_options(name, BLOCKDEV_DRIVER_NULL_AIO, errp);
+    }
+    if (g_str_has_prefix(name, blkdebug_prefix)) {
+        return blkdebug_options(name, errp);
+    }
+    if (g_str_has_prefix(name, blkverify_prefix)) {
+        return blkverify_options(name, errp);
+    }
+    if (nbd_filename_matches(name)) {
+        return nbd_filename_parse(name, errp);
     }
     error_set(errp, "Unknown protocol '%.*s'",
               (int)(protocol_end(name) - name), name);
@@ -84,6 +212,10 @@ static bool put_dotted(json_t *object, const char *key, json_t *value,
     if (n > MAX_JSON_DEPTH) {
         error_set(errp, "Could not parse the JSON options: nested too "
                   "deeply");
+        return false;
+    }
+    if (n == 0) {
+        error_set(errp, "A json: file name has a member without a name");
         return false;
     }
     for (guint i = 0; i + 1 < n; i++) {
@@ -107,26 +239,115 @@ static bool put_dotted(json_t *object, const char *key, json_t *value,
     return true;
 }
 
-/* Members are moved from dotted keys into objects, at the top only: who
- * writes nested objects does not write dots in them. */
-static json_t *nest_dotted(json_t *flat, struct error **errp)
+static json_t *nest_dotted(json_t *flat, int depth, struct error **errp);
+
+/* New reference. */
+static json_t *nest_value(json_t *value, int depth, struct error **errp)
+{
+    json_t *list, *item;
+    size_t i;
+
+    if (json_is_object(value)) {
+        return nest_dotted(value, depth, errp);
+    }
+    if (!json_is_array(value)) {
+        return json_incref(value);
+    }
+    list = json_array();
+    json_array_foreach(value, i, item) {
+        item = nest_value(item, depth + 1, errp);
+        if (!item) {
+            json_decref(list);
+            return NULL;
+        }
+        json_array_append_new(list, item);
+    }
+    return list;
+}
+
+static int count_dots(const char *key)
+{
+    int n = 0;
+
+    for (; *key; key++) {
+        n += *key == '.';
+    }
+    return n;
+}
+
+/* Members are moved from dotted keys into objects, plain ones first.  DEPTH:
+ * how deep FLAT is in the whole. */
+static json_t *nest_dotted(json_t *flat, int depth, struct error **errp)
 {
     json_t *nested = json_object();
     const char *key;
     json_t *value;
 
-    json_object_foreach(flat, key, value) {
-        if (!strchr(key, '.')) {
-            json_object_set(nested, key, value);
-        }
-    }
-    json_object_foreach(flat, key, value) {
-        if (strchr(key, '.') && !put_dotted(nested, key, value, errp)) {
-            json_decref(nested);
-            return NULL;
+    for (int dotted = 0; dotted < 2; dotted++) {
+        json_object_foreach(flat, key, value) {
+            int n_dots = count_dots(key);
+            json_t *own;
+            bool ok;
+
+            if ((n_dots == 0) == (dotted == 1)) {
+                continue;
+            }
+            if (depth + n_dots > MAX_JSON_DEPTH) {
+                error_set(errp, "Could not parse the JSON options: nested "
+                          "too deeply");
+                json_decref(nested);
+                return NULL;
+            }
+            own = nest_value(value, depth + n_dots + 1, errp);
+            ok = own && put_dotted(nested, key, own, errp);
+            json_decref(own);
+            if (!ok) {
+                json_decref(nested);
+                return NULL;
+            }
         }
     }
     return nested;
+}
+
+/* An object with the members 0, 1, 2... is meant as an array. */
+static json_t *as_array(json_t *object)
+{
+    size_t n = json_object_size(object);
+    json_t *list = json_array();
+
+    for (size_t i = 0; i < n; i++) {
+        char key[24];
+        json_t *item;
+
+        g_snprintf(key, sizeof(key), "%zu", i);
+        item = json_object_get(object, key);
+        if (!item) {
+            json_decref(list);
+            return NULL;
+        }
+        json_array_append(list, item);
+    }
+    return list;
+}
+
+static void number_arrays(json_t *nested)
+{
+    json_t *value, *list;
+    const char *key;
+    size_t i;
+    void *next;
+
+    json_array_foreach(nested, i, value) {
+        number_arrays(value);
+    }
+    json_object_foreach_safe(nested, next, key, value) {
+        number_arrays(value);
+        list = json_object_get(value, "0") ? as_array(value) : NULL;
+        if (list) {
+            json_object_set_new(nested, key, list);
+        }
+    }
 }
 
 /* Objects in objects are followed by recursion. */
@@ -175,8 +396,9 @@ json_t *filename_parse_json(const char *name, struct error **errp)
         json_decref(flat);
         return NULL;
     }
-    nested = nest_dotted(flat, errp);
+    nested = nest_dotted(flat, 0, errp);
     json_decref(flat);
+    number_arrays(nested);
     return nested;
 }
 
@@ -196,7 +418,8 @@ char *node_resolved_backing_name(struct node *n, struct error **errp)
     while (leaf->file) {
         leaf = leaf->file->node;
     }
-    if (leaf->driver->type != BLOCKDEV_DRIVER_FILE) {
+    if (leaf->driver->type != BLOCKDEV_DRIVER_FILE &&
+        leaf->driver->type != BLOCKDEV_DRIVER_HOST_DEVICE) {
         error_set(errp, "Cannot use relative backing file names for '%s'",
                   node_name(n));
         return NULL;

@@ -23,7 +23,8 @@ struct graph_change *graph_change_begin(void);
 void graph_change_link(struct graph_change *gc, struct child *child,
                        struct node *node);
 /* Out of both lists; a parent's child is freed when the change is kept, a
- * root's is the root's. */
+ * root's is the root's.  Of a frozen link this, and a move, make
+ * graph_change_finish() fail. */
 void graph_change_unlink(struct graph_change *gc, struct child *child);
 void graph_change_move(struct graph_change *gc, struct child *child,
                        struct node *to);
@@ -38,6 +39,10 @@ void graph_change_touch(struct graph_change *gc, struct node *n);
  */
 bool graph_change_finish(struct graph_change *gc, GPtrArray *dropped,
                          struct error **errp);
+/* Would GC be kept?  It ends here, undone. */
+bool graph_change_check(struct graph_change *gc, struct error **errp);
+/* The end of GC without a look: all steps are undone. */
+void graph_change_cancel(struct graph_change *gc);
 /* As graph_change_finish(), for changes that only give permissions up: what
  * a driver refuses then is reported and overruled. */
 void graph_change_finish_nofail(struct graph_change *gc, GPtrArray *dropped);
@@ -57,8 +62,20 @@ void graph_change_log_node_perm(struct graph_change *gc, struct node *n);
 bool perm_check(struct graph_change *gc, const GPtrArray *touched,
                 GPtrArray *seen, bool force, struct error **errp);
 void perm_commit(const GPtrArray *seen);
+/* After perm_check() returned true: the drivers forget it. */
+void perm_abort(const GPtrArray *seen);
 /* Text for a child: "node 'X'", "block device 'ID'"...; owned. */
 char *perm_describe_parent(const struct child *c);
+
+/* ---- links (attach.c) ---------------------------------------------------- */
+
+/* A child of PARENT, not linked yet. */
+struct child *child_new(struct node *parent, const char *name, unsigned role);
+/* N's child NAME or NULL. */
+struct child *child_find(const struct node *n, const char *name);
+/* Would C, whose node is to be replaced, stay?  MARK is on all below what it
+ * is replaced by. */
+bool child_stays(const struct child *c, uint64_t mark);
 
 /* ---- traversal (graph.c) ------------------------------------------------ */
 
@@ -85,10 +102,20 @@ bool node_take_name(struct node *n, const char *name, struct error **errp);
 struct node *node_find_hidden(const char *name);
 /* Into the list of all nodes, newest. */
 void node_publish(struct node *n);
+/* Work on N itself, in yields: one thing at a time (yields until that is so),
+ * and drains wait for it. */
+void node_work_begin(struct node *n);
+void node_work_end(struct node *n);
 
 /* ---- roots and drains --------------------------------------------------- */
 
 enum { GATE_CLOSED = 1, GATE_REQUEST = 2 };
+
+struct drain_hurry {
+    struct root *root;          /* borrowed, or NULL: NODE */
+    struct node *node;          /* borrowed */
+    struct drain_hurry *next;
+};
 
 struct root {
     /*
@@ -104,11 +131,13 @@ struct root {
     const struct root_ops *ops;
     void *opaque;
     bool no_gate, stay_on_node;
+    struct block_stats *stats;  /* owned; NULL: not counted */
     uint64_t serial;            /* ascending in order of creation */
 
     /* Control lock; link.node changes only while the root is quiet. */
     struct child link;
     bool freeing;               /* gate closed for good by root_free() */
+    struct drain_hurry hurry;   /* .root: root_hurry() was called */
 
     struct lock lock;           /* rank LOCK_ROOT: waiters at the gate */
     struct cond opened;
@@ -128,3 +157,12 @@ void drain_graph_changed(void);
 void drain_node_added(struct node *n);
 /* R goes away: no drain knows it any more. */
 void drain_root_removed(struct root *r);
+
+/* N may have drained_begin: it is told from when it is opened until it is
+ * removed (no harm if it never was). */
+void drain_hook_add(struct node *n);
+void drain_hook_remove(struct node *n);
+/* Requests below something are waited for without a drain: nothing may hold
+ * them back.  Owned by the caller, who sets ROOT or NODE. */
+void drain_hurry_begin(struct drain_hurry *h);
+void drain_hurry_end(struct drain_hurry *h);

@@ -21,12 +21,13 @@
 #include "base/pool.h"
 #include "base/trace.h"
 #include "bitmaps/dirty-bitmap.h"
+#include "block/debug.h"
 
 enum { MAX_NAME = 31 };
 
 static GHashTable *names;       /* name (the node's) -> node; I1 */
 static struct node *newest;
-static uint64_t last_serial, last_mark, last_auto_name;
+static uint64_t last_serial, last_mark, last_auto_name, last_id;
 static int n_closing;
 
 /* ---- names -------------------------------------------------------------- */
@@ -79,10 +80,12 @@ struct node *node_new_nameless(const struct driver *drv)
     n->driver = drv;
     n->state = g_malloc0(drv->state_size);
     n->n_refs = 1;
+    n->id = ++last_id;
     n->shared = n->driver_shared = PERM_ALL;
     n->filename = g_strdup("");
     range_lock_init(&n->serialising, "node-serialising");
     n->bitmaps = dirty_bitmap_list_new();
+    drain_hook_add(n);
     return n;
 }
 
@@ -253,6 +256,7 @@ static void leave_graph(struct node *n)
 static void node_destroy(struct node *n)
 {
     g_assert(!n->children);
+    drain_hook_remove(n);
     for (int op = 0; op < NODE_OP__MAX; op++) {
         g_assert(!n->op_blockers[op]);
     }
@@ -269,22 +273,43 @@ static void node_destroy(struct node *n)
     g_free(n);
 }
 
+void node_work_begin(struct node *n)
+{
+    while (n->n_busy > 0) {
+        control_wait();
+    }
+    n->n_busy++;
+}
+
+void node_work_end(struct node *n)
+{
+    n->n_busy--;
+    control_notify();
+}
+
 static void close_driver(struct node *n)
 {
+    struct drain_hurry hurry = { .node = n };
+
     if (!n->opened) {
         return;
     }
     n->n_busy++;
+    drain_hook_remove(n);
+    drain_hurry_begin(&hurry);
     CONTROL_YIELD {
+        node_debug_pass_begin();
         if (!n->read_only) {
             node_flush(n);
         }
         if (n->driver->close) {
             n->driver->close(n);
         }
+        node_debug_pass_end();
     }
     n->n_busy--;
     n->opened = false;
+    drain_hurry_end(&hurry);
     control_notify();
 }
 

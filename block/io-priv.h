@@ -2,7 +2,7 @@
 /* What the files of the generic I/O layer share. */
 #pragma once
 
-#include "block/driver.h"
+#include "block/debug.h"
 
 /* A write's place in the serialising range lock (io.c, I2). */
 struct io_serial {
@@ -18,6 +18,17 @@ static inline uint32_t io_alignment(const struct node *n)
 /* The filtered child's node; any thread below a root, unlike
  * node_filtered(). */
 struct node *io_filtered(const struct node *n);
+
+/* N itself, a blkdebug, sees EVENT. */
+static inline void io_debug_event(struct node *n, BlkdebugEvent event)
+{
+    if (NODE_DEBUG_ACTIVE()) {
+        node_debug_event_at(n, event, false);
+    }
+}
+
+/* Is a request with FLAGS to be made again by a worker? */
+bool io_debug_defers(unsigned flags);
 
 /* 0; -EINVAL for a bad range, -EPERM, -EIO past the end of what cannot
  * grow. */

@@ -7,6 +7,7 @@
 #include "base/control.h"
 #include "bitmaps/dirty-bitmap.h"
 #include "block/io-priv.h"
+#include "block/write-threshold.h"
 #include "block/zeroes.h"
 
 struct node *io_filtered(const struct node *n)
@@ -105,12 +106,13 @@ int node_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
     if (ret < 0 || bytes == 0) {
         return ret;
     }
-    if (!n->discard_unmap) {
+    /* Others hand it down: it is the file's option that counts. */
+    if (n->driver->is_protocol && !n->discard_unmap) {
         flags &= ~(unsigned)BLK_MAY_UNMAP;
     }
     /* Pieces of one request cannot be taken back. */
     if ((flags & BLK_NOWAIT) &&
-        (io_fua_by_flush(n, flags, supported) ||
+        (io_debug_defers(flags) || io_fua_by_flush(n, flags, supported) ||
          next_piece(offset, bytes,
                     MAX(n->limits.pwrite_zeroes_alignment, io_alignment(n)),
                     n->limits.max_pwrite_zeroes ? n->limits.max_pwrite_zeroes
@@ -121,7 +123,10 @@ int node_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
     if (!io_serialise(n, &serial, offset, bytes, flags)) {
         return -EAGAIN;
     }
+    write_threshold_check(n, offset + bytes);
+    io_debug_event(n, BLKDEBUG_EVENT_PWRITEV_ZERO);
     ret = zeroes_split(n, offset, bytes, flags);
+    io_debug_event(n, BLKDEBUG_EVENT_PWRITEV_DONE);
     ret = io_finish_write(n, offset, bytes, flags, ret);
     io_serialise_end(n, &serial);
     if (ret == 0 && !passed_on &&
@@ -184,8 +189,11 @@ int node_pdiscard(struct node *n, int64_t offset, int64_t bytes)
         return 0;
     }
     io_serialise(n, &serial, start, end - start, 0);
+    write_threshold_check(n, end);
     ret = discard_split(n, start, end);
-    ret = io_finish_write(n, start, end - start, 0, ret);
+    /* As io_finish_write(), but a discard makes nothing longer or higher. */
+    dirty_bitmaps_mark(n->bitmaps, start, end - start);
+    atomic_fetch_add(&n->write_generation, 1);
     io_serialise_end(n, &serial);
     return ret;
 }
@@ -235,9 +243,7 @@ static bool check_new_length(struct node *n, int64_t length,
     return true;
 }
 
-/* Filters and raw above show the same length. */
-static bool length_changed(struct node *n, int64_t length,
-                           struct error **errp)
+bool node_length_changed(struct node *n, int64_t length, struct error **errp)
 {
     bool ok;
 
@@ -247,13 +253,39 @@ static bool length_changed(struct node *n, int64_t length,
         struct node *p = c->parent;
 
         if (p && p->driver->is_filter && (c->role & ROLE_FILTERED)) {
-            ok = length_changed(p, length, ok ? errp : NULL) && ok;
+            ok = node_length_changed(p, length, ok ? errp : NULL) && ok;
         } else if (p && p->driver->child_resized && p->file == c) {
             p->driver->child_resized(p);
-            ok = length_changed(p, node_length(p), ok ? errp : NULL) && ok;
+            ok = node_length_changed(p, node_length(p), ok ? errp : NULL) &&
+                 ok;
         }
     }
     return ok;
+}
+
+int node_truncate_child(struct node *n, int64_t length, bool exact,
+                        PreallocMode prealloc, struct error **errp)
+{
+    struct node *filtered = n->driver->is_filter ? io_filtered(n) : NULL;
+    int ret;
+
+    if (n->driver->truncate) {
+        ret = n->driver->truncate(n, length, exact, prealloc, errp);
+    } else if (filtered) {
+        ret = node_truncate_child(filtered, length, exact, prealloc, errp);
+        if (ret >= 0) {
+            atomic_store(&n->length_bytes, node_length(filtered));
+        }
+    } else {
+        error_set(errp, "Image format driver does not support resize");
+        return -ENOTSUP;
+    }
+    if (ret < 0) {
+        return ret;
+    }
+    atomic_fetch_add(&n->write_generation, 1);
+    return dirty_bitmaps_resize(n->bitmaps, node_length(n), errp) ? 0
+                                                                  : -ENOMEM;
 }
 
 bool node_truncate(struct node *n, int64_t length, PreallocMode prealloc,
@@ -286,10 +318,10 @@ bool node_truncate(struct node *n, int64_t length, PreallocMode prealloc,
     }
     atomic_fetch_add(&n->write_generation, 1);
     /* The driver may have said what it made of it (rounding). */
-    if (node_length(n) != old_length) {
+    if (n->driver->keeps_length || node_length(n) != old_length) {
         length = node_length(n);
     }
-    ok = length_changed(n, length, errp);
+    ok = node_length_changed(n, length, errp);
     node_notify_resized(n);
     if (!ok) {
         return false;

@@ -22,7 +22,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "bitmaps/dirty-bitmap.h"
+#include "block/debug.h"
 #include "block/io-priv.h"
+#include "block/write-threshold.h"
 #include "block/zeroes.h"
 
 /* Flags that tell a driver something but ask nothing of it. */
@@ -60,6 +62,12 @@ static int driver_pread(struct node *n, int64_t offset, int64_t bytes,
     filtered = n->driver->is_filter ? io_filtered(n) : NULL;
     return filtered ? node_pread(filtered, offset, bytes, buf, flags)
                     : -ENOTSUP;
+}
+
+/* Block/debug.h: nothing is tried inline while there is a blkdebug. */
+bool io_debug_defers(unsigned flags)
+{
+    return (flags & BLK_NOWAIT) && NODE_DEBUG_ACTIVE();
 }
 
 /* Read one partial block: [offset, offset + bytes) lies inside it. */
@@ -118,6 +126,9 @@ int node_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
     if (bytes == 0) {
         return 0;
     }
+    if (io_debug_defers(flags)) {
+        return -EAGAIN;
+    }
     length = atomic_load_explicit(&n->length_bytes, memory_order_relaxed);
     inside = CLAMP(length - offset, 0, bytes);
     if (G_LIKELY(inside == bytes &&
@@ -144,7 +155,7 @@ int io_check_write(const struct node *n, int64_t offset, int64_t bytes)
         return -EPERM;
     }
     if (offset + bytes > node_length(n) && !n->driver->is_protocol &&
-        !n->driver->may_grow) {
+        !n->driver->is_filter && !n->driver->may_grow) {
         return -EIO;
     }
     return 0;
@@ -239,6 +250,22 @@ static int driver_pwrite(struct node *n, int64_t offset, int64_t bytes,
                     : -ENOTSUP;
 }
 
+/* The part of a block that is written begins or ends inside it. */
+static void debug_rmw(struct node *n, bool head, bool tail, bool after)
+{
+    if (!NODE_DEBUG_ACTIVE()) {
+        return;
+    }
+    if (head) {
+        node_debug_event_at(n, after ? BLKDEBUG_EVENT_PWRITEV_RMW_AFTER_HEAD
+                            : BLKDEBUG_EVENT_PWRITEV_RMW_HEAD, true);
+    }
+    if (tail) {
+        node_debug_event_at(n, after ? BLKDEBUG_EVENT_PWRITEV_RMW_AFTER_TAIL
+                            : BLKDEBUG_EVENT_PWRITEV_RMW_TAIL, true);
+    }
+}
+
 /* Read-modify-write of one block; held exclusively (I2). */
 static int write_block_part(struct node *n, int64_t offset, int64_t bytes,
                             const void *buf, unsigned flags)
@@ -246,13 +273,16 @@ static int write_block_part(struct node *n, int64_t offset, int64_t bytes,
     int64_t align = io_alignment(n);
     int64_t start = offset & -align;
     uint8_t *block = bounce_alloc(n, align);
+    bool head = offset > start, tail = offset + bytes < start + align;
     int ret = 0;
 
     if (!block) {
         return -ENOMEM;
     }
     if (start < node_length(n)) {
+        debug_rmw(n, head, tail, false);
         ret = driver_pread(n, start, align, block, 0);
+        debug_rmw(n, head, tail, true);
     } else {
         memset(block, 0, align);
     }
@@ -321,18 +351,22 @@ int node_pwrite(struct node *n, int64_t offset, int64_t bytes, const void *buf,
                                   (n->detect_zeroes_unmap ? BLK_MAY_UNMAP
                                                           : 0));
     }
-    if ((flags & BLK_NOWAIT) && !may_nowait(n, bytes, flags)) {
+    if ((flags & BLK_NOWAIT) && (io_debug_defers(flags) ||
+                                 !may_nowait(n, bytes, flags))) {
         return -EAGAIN;
     }
     if (!io_serialise(n, &serial, offset, bytes, flags)) {
         return -EAGAIN;
     }
+    write_threshold_check(n, offset + bytes);
+    io_debug_event(n, BLKDEBUG_EVENT_PWRITEV);
     if (G_LIKELY(!((offset | bytes) & (io_alignment(n) - 1)) &&
                  bytes <= max_transfer(n))) {
         ret = driver_pwrite(n, offset, bytes, buf, flags);
     } else {
         ret = io_write_split(n, offset, bytes, buf, flags);
     }
+    io_debug_event(n, BLKDEBUG_EVENT_PWRITEV_DONE);
     ret = io_finish_write(n, offset, bytes, flags, ret);
     io_serialise_end(n, &serial);
     if (ret == 0 && n->driver->pwrite &&
@@ -363,17 +397,35 @@ static int flush_own_disk(struct node *n)
     return 0;
 }
 
+/* One that has no disk of its own was written since the last flush, too:
+ * FLUSH_TO_DISK is for those only. */
+static void debug_flush_to_disk(struct node *n)
+{
+    uint64_t now = atomic_load(&n->write_generation);
+
+    if (now > atomic_load(&n->flushed_generation) && !n->cache_no_flush) {
+        node_debug_event(n, BLKDEBUG_EVENT_FLUSH_TO_DISK);
+        if (!n->driver->flush_to_disk) {
+            atomic_store(&n->flushed_generation, now);
+        }
+    }
+}
+
 int node_flush(struct node *n)
 {
     int ret = 0, child_ret;
 
+    NODE_DEBUG(n, FLUSH_TO_OS);
     if (n->driver->flush_to_os) {
         ret = n->driver->flush_to_os(n);
     }
     if (ret == 0) {
+        if (NODE_DEBUG_ACTIVE()) {
+            debug_flush_to_disk(n);
+        }
         ret = flush_own_disk(n);
     }
-    if (ret < 0) {
+    if (ret < 0 || n->driver->flushes_children) {
         return ret;
     }
     for (const struct child *c = n->children; c; c = c->next_sibling) {

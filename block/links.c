@@ -17,6 +17,8 @@
  *             I3  node.height is the longest way down, at most MAX_DEPTH.
  *             I4  References that a change drops are dropped after it was
  *                 kept: closing a node can yield.
+ *             I5  A frozen link is moved or taken away by changes alone that
+ *                 cannot fail: what froze it, a filter or a node ends there.
  */
 #include "block/graph-priv.h"
 
@@ -260,6 +262,25 @@ static bool update_heights(struct graph_change *gc, struct error **errp)
     return ok;
 }
 
+/* ---- frozen links ------------------------------------------------------- */
+
+/* I5. */
+static bool check_frozen(const struct graph_change *gc, struct error **errp)
+{
+    for (guint i = 0; i < gc->log->len; i++) {
+        const struct log_entry *e =
+            &g_array_index(gc->log, struct log_entry, i);
+        bool moved = e->kind == LOG_MOVED;
+
+        if ((moved || e->kind == LOG_UNLINKED) && e->child->frozen) {
+            error_set(errp, "Cannot change '%s' link to '%s'", e->child->name,
+                      node_name(moved ? e->node : e->child->node));
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- the end of a change ------------------------------------------------ */
 
 /* The step took this reference; it is not the last. */
@@ -352,12 +373,33 @@ static void drop_step(const struct log_entry *e, GPtrArray *dropped)
     }
 }
 
+static void undo_all(struct graph_change *gc)
+{
+    for (guint i = gc->log->len; i-- > 0;) {
+        undo_step(&g_array_index(gc->log, struct log_entry, i));
+    }
+}
+
+static void change_free(struct graph_change *gc)
+{
+    g_array_free(gc->log, TRUE);
+    g_ptr_array_free(gc->touched, TRUE);
+    g_free(gc);
+}
+
+void graph_change_cancel(struct graph_change *gc)
+{
+    undo_all(gc);
+    change_free(gc);
+}
+
 static bool change_finish(struct graph_change *gc, GPtrArray *dropped,
                           bool force, struct error **errp)
 {
     g_autoptr(GPtrArray) seen = g_ptr_array_new();
     struct log_entry *log;
-    bool ok = (update_heights(gc, errp) || force) &&
+    bool ok = (force || check_frozen(gc, errp)) &&
+              (update_heights(gc, force ? NULL : errp) || force) &&
               perm_check(gc, gc->touched, seen, force, errp);
 
     log = (struct log_entry *)gc->log->data;
@@ -372,14 +414,25 @@ static bool change_finish(struct graph_change *gc, GPtrArray *dropped,
             drop_step(&log[i], dropped);
         }
     } else {
-        for (guint i = gc->log->len; i-- > 0;) {
-            undo_step(&log[i]);
-        }
+        undo_all(gc);
         update_heights(gc, NULL);
     }
-    g_array_free(gc->log, TRUE);
-    g_ptr_array_free(gc->touched, TRUE);
-    g_free(gc);
+    change_free(gc);
+    return ok;
+}
+
+bool graph_change_check(struct graph_change *gc, struct error **errp)
+{
+    g_autoptr(GPtrArray) seen = g_ptr_array_new();
+    bool ok = check_frozen(gc, errp) && update_heights(gc, errp) &&
+              perm_check(gc, gc->touched, seen, false, errp);
+
+    if (ok) {
+        perm_abort(seen);
+    }
+    undo_all(gc);
+    update_heights(gc, NULL);
+    change_free(gc);
     return ok;
 }
 

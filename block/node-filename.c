@@ -14,12 +14,13 @@
 
 #include <string.h>
 #include "base/control.h"
+#include "block/filename.h"
 #include "qapi/qapi-visit.h"
 
 enum {
     MAX_JSON_NAME = 4095,       /* longer ones end in "..." as QEMU's do */
-    /* Each level takes twelve characters at least before the next one. */
-    MAX_JSON_DEPTH = MAX_JSON_NAME / 12 + 1,
+    /* Each node takes twelve characters at least. */
+    MAX_JSON_NODES = MAX_JSON_NAME / 12 + 1,
 };
 
 static uint64_t generation = 1;
@@ -39,6 +40,28 @@ static bool is_strong(const struct node *n, const char *key)
     return false;
 }
 
+/* As json: file names have it: "inject-error.0.event". */
+static void put_flat(json_t *o, const char *key, json_t *value)
+{
+    const char *name;
+    json_t *item;
+    size_t i;
+
+    if (json_is_array(value)) {
+        json_array_foreach(value, i, item) {
+            g_autofree char *below = g_strdup_printf("%s.%zu", key, i);
+            put_flat(o, below, item);
+        }
+    } else if (json_is_object(value)) {
+        json_object_foreach(value, name, item) {
+            g_autofree char *below = g_strdup_printf("%s.%s", key, name);
+            put_flat(o, below, item);
+        }
+    } else {
+        json_object_set(o, key, value);
+    }
+}
+
 /* N's own options that matter; a new object, NULL if it has none. */
 static json_t *strong_options(const struct node *n)
 {
@@ -52,7 +75,7 @@ static json_t *strong_options(const struct node *n)
     json_object_foreach(all, key, value) {
         if (is_strong(n, key)) {
             strong = strong ? strong : json_object();
-            json_object_set(strong, key, value);
+            put_flat(strong, key, value);
         }
     }
     json_decref(all);
@@ -76,7 +99,31 @@ static bool is_implicit_filter(const struct node *n)
     return n->implicit && n->driver->is_filter && node_filtered(n);
 }
 
-static json_t *full_options(const struct node *n, int depth)
+static json_t *full_options(const struct node *n, int *n_nodes);
+
+/* Where C's options go in its parent's O: "children.0" into an array. */
+static void put_child(json_t *o, const struct child *c, json_t *options)
+{
+    const char *dot = strchr(c->name, '.');
+    g_autofree char *key = NULL;
+    json_t *list;
+
+    if (!dot) {
+        json_object_set_new(o, c->name, options);
+        return;
+    }
+    key = g_strndup(c->name, dot - c->name);
+    list = json_object_get(o, key);
+    if (!list) {
+        list = json_array();
+        json_object_set_new(o, key, list);
+    }
+    json_array_append_new(list, options);
+}
+
+/* N_NODES counts those in all of the name: a node may be below in many ways,
+ * and what is too long is cut. */
+static json_t *full_options(const struct node *n, int *n_nodes)
 {
     json_t *o;
 
@@ -86,12 +133,12 @@ static json_t *full_options(const struct node *n, int depth)
     o = strong_options(n);
     o = o ? o : json_object();
     json_object_set_new(o, "driver", json_string(n->driver->name));
-    if (depth == MAX_JSON_DEPTH) {
+    if (++*n_nodes >= MAX_JSON_NODES) {
         return o;
     }
     for (const struct child *c = n->children; c; c = c->next_sibling) {
         if (!(c->role & ROLE_COW) || backing_overridden(n)) {
-            json_object_set_new(o, c->name, full_options(c->node, depth + 1));
+            put_child(o, c, full_options(c->node, n_nodes));
         }
     }
     if (!n->backing && n->auto_backing_file) {
@@ -102,7 +149,8 @@ static json_t *full_options(const struct node *n, int depth)
 
 static char *json_name(const struct node *n)
 {
-    json_t *o = full_options(n, 1);
+    int n_nodes = 0;
+    json_t *o = full_options(n, &n_nodes);
     g_autofree char *text = qapi_json_dump(o, false, NULL);
     char *name = g_strconcat("json:", text, NULL);
 
@@ -111,6 +159,16 @@ static char *json_name(const struct node *n)
         strcpy(name + MAX_JSON_NAME - 3, "...");
     }
     return name;
+}
+
+/* The name that N has without what is on it, borrowed, or NULL. */
+static const char *own_name(const struct node *n)
+{
+    if (n->driver->is_protocol) {
+        return n->filename[0] ? n->filename : NULL;
+    }
+    return n->driver->legacy_name && !filename_is_json(n->json_filename)
+           ? n->json_filename : NULL;
 }
 
 /* The path that says it all, borrowed, or NULL. */
@@ -126,20 +184,23 @@ static const char *exact_name(const struct node *n)
         return n->filename[0] ? n->filename : NULL;
     }
     file = n->file ? node_skip_implicit_filters(n->file->node) : NULL;
-    if (n->driver->is_filter || !file || !file->driver->is_protocol ||
-        !file->filename[0] || backing_overridden(n)) {
+    if (n->driver->is_filter || !file || !own_name(file) ||
+        backing_overridden(n)) {
         return NULL;
     }
     strong = strong_options(n);
     json_decref(strong);
-    return strong ? NULL : file->filename;
+    return strong ? NULL : own_name(file);
 }
 
 /* All below N have their names. */
 static void name_node(struct node *n)
 {
     const char *exact = exact_name(n);
-    char *name = exact ? g_strdup(exact) : json_name(n);
+    char *name = exact ? g_strdup(exact)
+                 : n->driver->legacy_name ? n->driver->legacy_name(n) : NULL;
+
+    name = name ? name : json_name(n);
 
     n->filename_generation = generation;
     if (g_strcmp0(name, n->json_filename) == 0) {

@@ -61,6 +61,14 @@ struct node *node_open_filename(const char *filename, const char *format,
                                 const BlockdevRefOrNull *backing,
                                 struct error **errp);
 /*
+ * Open FILENAME (FORMAT NULL: probe) read-only to look at it: without what
+ * its header names as backing unless CHAIN is set; FORCE_SHARE: although
+ * another program may be writing it.  Yields.
+ */
+struct node *node_open_to_look(const char *filename, const char *format,
+                               bool chain, bool force_share,
+                               struct error **errp);
+/*
  * A node made by code, not by options: a job's filter.  NAME NULL: made up.
  * No children yet: node_attach_child().  Returns an owned reference.
  * The driver's open is not called; state is zeroed memory of state_size.
@@ -115,6 +123,14 @@ bool node_insert_filter(struct node *filter, struct node *node,
  * Cannot fail: what was allowed with the filter is without it. */
 void node_remove_filter(struct node *filter);
 
+/*
+ * Nobody may change the links (backing, filtered) from TOP down to BASE, NULL:
+ * all the way.  False, with QEMU's text, if one of them is frozen already.
+ */
+bool node_freeze_chain(struct node *top, struct node *base,
+                       struct error **errp);
+void node_unfreeze_chain(struct node *top, struct node *base);
+
 /* ---- in-use marks (block/graph.c) --------------------------------------- */
 
 /* Operations that a running job forbids on nodes of its subtree; the text is
@@ -168,6 +184,10 @@ int node_block_status(struct node *n, bool want_zero, int64_t offset,
 int node_block_status_above(struct node *n, struct node *base, bool want_zero,
                             int64_t offset, int64_t bytes,
                             struct block_status *st);
+
+/* Control lock: requests of N and below that wait for something other than
+ * storage (a limit, a reconnect) go on at once, or fail. */
+void node_cancel_in_flight(struct node *n);
 
 /* ---- size --------------------------------------------------------------- */
 

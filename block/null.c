@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * null-co: no storage.  Reads give zeroes, writes are dropped; each request
- * takes latency-ns.
+ * null-co and null-aio: no storage.  Reads give zeroes, writes are dropped;
+ * each request takes latency-ns, however many there are.  The two differ in
+ * name only: both wait in the thread that has the request.
  */
 #include "block/drivers.h"
 
@@ -9,6 +10,7 @@
 #include <string.h>
 #include <time.h>
 #include "base/error.h"
+#include "block/reopen.h"
 
 #define DEFAULT_LENGTH (INT64_C(1) << 30)
 
@@ -17,10 +19,16 @@ struct null_state {
     bool read_zeroes;
 };
 
+static const BlockdevOptionsNull *null_options(const BlockdevOptions *o)
+{
+    return o->driver == BLOCKDEV_DRIVER_NULL_AIO ? &o->u.null_aio
+                                                 : &o->u.null_co;
+}
+
 static int null_open(struct node *n, const BlockdevOptions *options,
                      struct error **errp)
 {
-    const BlockdevOptionsNull *o = &options->u.null_co;
+    const BlockdevOptionsNull *o = null_options(options);
     struct null_state *s = n->state;
     int64_t length = o->has_size ? o->size : DEFAULT_LENGTH;
 
@@ -44,7 +52,7 @@ static int null_open(struct node *n, const BlockdevOptions *options,
     n->supported_zero_flags = BLK_FUA | BLK_MAY_UNMAP | BLK_NO_FALLBACK;
     if (!o->has_size && !o->has_read_zeroes) {
         g_free(n->filename);
-        n->filename = g_strdup("null-co://");
+        n->filename = g_strconcat(n->driver->name, "://", NULL);
     }
     return 0;
 }
@@ -133,19 +141,30 @@ static const char *const null_strong_options[] = {
     "size", "read-zeroes", NULL
 };
 
+/* All but the name. */
+#define NULL_FUNCTIONS \
+    .state_size = sizeof(struct null_state), \
+    .is_protocol = true, \
+    .strong_options = null_strong_options, \
+    .open = null_open, \
+    .pread = null_pread, \
+    .pwrite = null_pwrite, \
+    .pwrite_zeroes = null_pwrite_zeroes, \
+    .pdiscard = null_pdiscard, \
+    .flush_to_disk = null_flush, \
+    .block_status = null_block_status, \
+    .allocated_bytes = null_allocated_bytes, \
+    .reads_zero_when_new = null_reads_zero_when_new, \
+    .reopen_prepare = node_reopen_nothing,
+
+const struct driver driver_null_aio = {
+    .name = "null-aio",
+    .type = BLOCKDEV_DRIVER_NULL_AIO,
+    NULL_FUNCTIONS
+};
+
 const struct driver driver_null_co = {
     .name = "null-co",
     .type = BLOCKDEV_DRIVER_NULL_CO,
-    .state_size = sizeof(struct null_state),
-    .is_protocol = true,
-    .strong_options = null_strong_options,
-    .open = null_open,
-    .pread = null_pread,
-    .pwrite = null_pwrite,
-    .pwrite_zeroes = null_pwrite_zeroes,
-    .pdiscard = null_pdiscard,
-    .flush_to_disk = null_flush,
-    .block_status = null_block_status,
-    .allocated_bytes = null_allocated_bytes,
-    .reads_zero_when_new = null_reads_zero_when_new,
+    NULL_FUNCTIONS
 };

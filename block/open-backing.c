@@ -48,7 +48,8 @@ static void note_file(struct chain *c, const struct node *n)
     while (n->file) {
         n = n->file->node;
     }
-    if (n->driver->type == BLOCKDEV_DRIVER_FILE &&
+    if ((n->driver->type == BLOCKDEV_DRIVER_FILE ||
+         n->driver->type == BLOCKDEV_DRIVER_HOST_DEVICE) &&
         path_id(n->filename, &id)) {
         g_array_append_val(c->ids, id);
     }

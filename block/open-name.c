@@ -7,6 +7,7 @@
 #include "block/open-priv.h"
 
 #include <stdio.h>
+#include <string.h>
 #include "base/control.h"
 #include "qapi/qapi-visit.h"
 #include "block/filename.h"
@@ -87,6 +88,10 @@ static void set_common(BlockdevOptions *o, const struct open_name *name)
     if (name->has_read_only) {
         o->has_read_only = true;
         o->read_only = name->read_only;
+    }
+    if (name->force_share) {
+        o->has_force_share = true;
+        o->force_share = true;
     }
     if (name->backing && drv && drv->backing_option) {
         BlockdevRefOrNull_free(*drv->backing_option(o));
@@ -192,7 +197,8 @@ static struct node *open_json(struct open_session *s, json_t *object,
         return NULL;
     }
     drv = driver_by_type(o->driver);
-    if (drv && drv->is_protocol && name->format) {
+    if (drv && !drv->is_format && name->format &&
+        strcmp(name->format, drv->name) != 0) {
         return open_on_protocol(s, o, name, place, errp);
     }
     set_common(o, name);

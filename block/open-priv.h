@@ -35,6 +35,7 @@ struct open_name {
     const char *filename;       /* as filename.h has it */
     const char *format;         /* NULL: probe */
     bool has_read_only, read_only;
+    bool force_share;
     const BlockdevRefOrNull *backing;   /* NULL: what the header says */
 };
 struct node *open_by_name(struct open_session *s, const struct open_name *name,
@@ -45,3 +46,23 @@ bool open_backing_chain(struct open_session *s, struct node *n,
 
 const BlockdevRef *options_file(const BlockdevOptions *o);          /* NULL */
 const BlockdevRefOrNull *options_backing(const BlockdevOptions *o); /* NULL */
+
+/* ---- options that pass down the graph (node-options.c) ------------------ */
+
+/* What a child has from its parent where it does not say. */
+struct options_source {
+    bool exists;                /* there is a parent */
+    bool read_only, auto_read_only, force_share;
+    bool cache_direct, cache_no_flush;
+};
+
+struct options_source options_source_of(const struct node *parent);
+/* Complete O, of a child in ROLE; what was not given: INHERITED_*. */
+unsigned options_inherit(BlockdevOptions *o, const struct options_source *from,
+                         unsigned role);
+/* Take back what options_inherit() had filled in. */
+void options_forget(BlockdevOptions *o, unsigned inherited);
+/* Do the generic options (complete) go together? */
+bool options_check(const BlockdevOptions *o, struct error **errp);
+/* N's flags are as O (complete) says. */
+void options_apply(struct node *n, const BlockdevOptions *o);

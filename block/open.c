@@ -15,6 +15,7 @@
  *                 node.n_busy raised; no drain is active below then.
  *             I3  Nodes are published file first, then the node on it, then
  *                 its backing chain: the order of query-named-block-nodes.
+ *                 Drivers with listed_first come before all below them.
  * Threads     Control lock; yields.
  */
 #include "block/open-priv.h"
@@ -44,71 +45,6 @@ const BlockdevRefOrNull *options_backing(const BlockdevOptions *o)
 
     return drv && drv->backing_option
            ? *drv->backing_option((BlockdevOptions *)o) : NULL;
-}
-
-static void default_bool(bool *has, bool *value, bool inherited)
-{
-    if (!*has) {
-        *has = true;
-        *value = inherited;
-    }
-}
-
-/* What O does not say comes from the node that this one is a child of. */
-static void inherit_options(BlockdevOptions *o, const struct node *parent,
-                            unsigned role)
-{
-    bool cow = role & ROLE_COW;
-
-    default_bool(&o->has_read_only, &o->read_only,
-                 cow || (parent && parent->read_only));
-    default_bool(&o->has_auto_read_only, &o->auto_read_only,
-                 !cow && parent && parent->auto_read_only);
-    default_bool(&o->has_force_share, &o->force_share,
-                 parent && parent->force_share);
-    if (!o->cache) {
-        o->cache = BlockdevCacheOptions_new0();
-    }
-    default_bool(&o->cache->has_direct, &o->cache->direct,
-                 parent && parent->cache_direct);
-    default_bool(&o->cache->has_no_flush, &o->cache->no_flush,
-                 parent && parent->cache_no_flush);
-    if (!o->has_discard) {
-        /* What a node passes down it has decided itself. */
-        o->has_discard = true;
-        o->discard = parent ? BLOCKDEV_DISCARD_OPTIONS_UNMAP
-                            : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
-    }
-}
-
-static void apply_options(struct node *n, const BlockdevOptions *o)
-{
-    n->read_only = o->read_only;
-    n->auto_read_only = o->auto_read_only;
-    n->force_share = o->force_share;
-    n->cache_direct = o->cache->direct;
-    n->cache_no_flush = o->cache->no_flush;
-    n->discard_unmap = o->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP;
-    n->detect_zeroes = o->has_detect_zeroes &&
-        o->detect_zeroes != BLOCKDEV_DETECT_ZEROES_OPTIONS_OFF;
-    n->detect_zeroes_unmap = o->has_detect_zeroes &&
-        o->detect_zeroes == BLOCKDEV_DETECT_ZEROES_OPTIONS_UNMAP;
-}
-
-static bool check_options(const struct node *n, const BlockdevOptions *o,
-                          struct error **errp)
-{
-    if (n->force_share && !n->read_only) {
-        error_set(errp, "force-share=on can only be used with read-only "
-                  "images");
-        return false;
-    }
-    if (n->detect_zeroes_unmap && !n->discard_unmap) {
-        error_set(errp, "setting detect-zeroes to unmap is not allowed "
-                  "without setting discard operation to unmap");
-        return false;
-    }
-    return true;
 }
 
 /* ---- session ------------------------------------------------------------ */
@@ -168,6 +104,7 @@ static bool open_children(struct node *n, const char *name, struct node *file,
     bool ok;
 
     if (file) {
+        file->inherits_from = n->id;    /* probing had opened it */
         node_ref(file);
     } else if (drv->file_option) {
         file = open_ref(n, options_file(n->options), child_name, role, errp);
@@ -175,7 +112,7 @@ static bool open_children(struct node *n, const char *name, struct node *file,
             return false;
         }
     }
-    ok = check_options(n, n->options, errp) &&
+    ok = options_check(n->options, errp) &&
          node_take_name(n, name, errp) &&
          (!file || node_attach_child(n, file, child_name, role, errp)) &&
          (!drv->open_children || drv->open_children(n, n->options, errp));
@@ -223,6 +160,8 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
                       const struct open_place *place, struct error **errp)
 {
     const struct driver *drv = driver_by_type(options->driver);
+    struct options_source from = { 0 };
+    guint first = s->done->len;
     struct node *n;
 
     if (!drv) {
@@ -234,8 +173,12 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
     n->opening = s;
     n->probed = place->probed;
     n->options = BlockdevOptions_clone(options);
-    inherit_options(n->options, place->parent, place->role);
-    apply_options(n, n->options);
+    if (place->parent) {
+        from = options_source_of(place->parent);
+        n->inherits_from = place->parent->id;
+    }
+    n->inherited = options_inherit(n->options, &from, place->role);
+    options_apply(n, n->options);
     if (!open_children(n, options->node_name, place->file, errp)) {
         node_unref(n);
         return NULL;
@@ -252,7 +195,8 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
     if (!n->auto_backing_file) {
         n->auto_backing_file = g_strdup(n->header_backing_file);
     }
-    g_ptr_array_add(s->done, node_ref(n));
+    g_ptr_array_insert(s->done, drv->listed_first ? (int)first : -1,
+                       node_ref(n));
     trace(GRAPH, "node-open node-name=%s driver=%s", n->name, drv->name);
     return n;
 }
@@ -331,22 +275,17 @@ struct node *node_open_ref(const BlockdevRef *ref, struct error **errp)
            : node_open(ref->u.definition, errp);
 }
 
-struct node *node_open_filename(const char *filename, const char *format,
-                                bool read_only,
-                                const BlockdevRefOrNull *backing,
-                                struct error **errp)
+/* A session for one name, and for the chain below if it is wanted. */
+static struct node *open_name_alone(const struct open_name *name,
+                                    struct error **errp)
 {
-    struct open_name name = {
-        .filename = filename, .format = format, .backing = backing,
-        .has_read_only = true, .read_only = read_only,
-    };
     struct open_place top = { 0 };
     struct open_session s;
     struct node *n;
 
     control_assert();
     session_begin(&s);
-    n = open_by_name(&s, &name, &top, errp);
+    n = open_by_name(&s, name, &top, errp);
     if (n && !open_backing_chain(&s, n, errp)) {
         node_unref(n);
         n = NULL;
@@ -356,4 +295,31 @@ struct node *node_open_filename(const char *filename, const char *format,
     }
     session_end(&s);
     return n;
+}
+
+struct node *node_open_filename(const char *filename, const char *format,
+                                bool read_only,
+                                const BlockdevRefOrNull *backing,
+                                struct error **errp)
+{
+    struct open_name name = {
+        .filename = filename, .format = format, .backing = backing,
+        .has_read_only = true, .read_only = read_only,
+    };
+
+    return open_name_alone(&name, errp);
+}
+
+struct node *node_open_to_look(const char *filename, const char *format,
+                               bool chain, bool force_share,
+                               struct error **errp)
+{
+    BlockdevRefOrNull none = { .type = QAPI_TYPE_NULL };
+    struct open_name name = {
+        .filename = filename, .format = format,
+        .backing = chain ? NULL : &none,
+        .has_read_only = true, .read_only = true, .force_share = force_share,
+    };
+
+    return open_name_alone(&name, errp);
 }

@@ -249,6 +249,11 @@ static bool check_node(struct node *n, struct error **errp)
     if (!check_conflicts(n, errp)) {
         return false;
     }
+    if ((n->perm & writes) && n->read_only && n->turning_read_only) {
+        error_set(errp, "Read-only block node '%s' cannot support read-write "
+                  "users", node_name(n));
+        return false;
+    }
     if ((n->perm & writes) && n->read_only) {
         error_set(errp, "Block node is read-only");
         return false;
@@ -311,6 +316,13 @@ bool perm_check(struct graph_change *gc, const GPtrArray *touched,
         }
     }
     return ok;
+}
+
+void perm_abort(const GPtrArray *seen)
+{
+    for (guint i = seen->len; i-- > 0;) {
+        abort_driver(seen->pdata[i]);
+    }
 }
 
 static void commit_node(struct node *n)

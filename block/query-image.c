@@ -20,13 +20,17 @@ static struct node *storage_node(struct node *n)
     return n;
 }
 
-/* Of the node and, where it has none of its own, of what it stores in. */
+/* Of the node or, where it has none of its own, of what it stores in; an
+ * external data file does not count, nor does it for QEMU. */
 static int64_t allocated_bytes(struct node *n)
 {
     int64_t sum = 0, bytes;
 
     if (n->driver->allocated_bytes) {
         return n->driver->allocated_bytes(n);
+    }
+    if (n->file) {
+        return allocated_bytes(n->file->node);
     }
     for (const struct child *c = n->children; c; c = c->next_sibling) {
         if (c->role & (ROLE_DATA | ROLE_METADATA | ROLE_FILTERED)) {
@@ -53,7 +57,7 @@ static void add_backing_names(struct node *n, ImageInfo *info)
 static ImageInfo *image_info_alone(struct node *n)
 {
     ImageInfo *info = ImageInfo_new0();
-    const struct node *storage = storage_node(n);
+    struct node *storage = storage_node(n);
     int64_t bytes = allocated_bytes(n);
     int64_t cluster = node_cluster_bytes(storage);
 
@@ -69,8 +73,8 @@ static ImageInfo *image_info_alone(struct node *n)
     if (n->driver->specific_info) {
         info->format_specific = n->driver->specific_info(n, NULL);
     }
-    if (n->driver->image_info) {
-        n->driver->image_info(n, info);
+    if (storage->driver->image_info) {
+        storage->driver->image_info(storage, info);
     }
     return info;
 }

@@ -5,6 +5,7 @@
 #include "base/control.h"
 #include "block/bitmap.h"
 #include "block/driver.h"
+#include "block/write-threshold.h"
 
 static int backing_depth(struct node *n)
 {
@@ -71,6 +72,7 @@ BlockDeviceInfo *node_device_info(struct node *n, bool flat)
     info->cache->direct = n->cache_direct;
     info->cache->no_flush = n->cache_no_flush;
     info->image = node_image_info(n, !flat);
+    info->write_threshold = (int64_t)write_threshold_get(n);
     info->dirty_bitmaps = dirty_bitmaps_query(n);
     return info;
 }

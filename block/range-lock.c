@@ -79,15 +79,36 @@ static void hold_init(struct range_hold *h, int64_t offset, int64_t bytes,
 void range_lock_acquire(struct range_lock *rl, struct range_hold *h,
                         int64_t offset, int64_t bytes, bool exclusive)
 {
+    range_lock_acquire_until(rl, h, offset, bytes, exclusive, INT64_MAX);
+}
+
+bool range_lock_acquire_until(struct range_lock *rl, struct range_hold *h,
+                              int64_t offset, int64_t bytes, bool exclusive,
+                              int64_t deadline_ns)
+{
     hold_init(h, offset, bytes, exclusive);
     LOCK_GUARD(&rl->lock);
     link_last(rl, h);
     while (must_wait(rl, h)) {
+        bool in_time = true;
+
         rl->n_waiting++;
-        cond_wait(&rl->changed, &rl->lock);
+        if (deadline_ns == INT64_MAX) {
+            cond_wait(&rl->changed, &rl->lock);
+        } else {
+            in_time = cond_wait_until(&rl->changed, &rl->lock, deadline_ns);
+        }
         rl->n_waiting--;
+        if (!in_time && must_wait(rl, h)) {
+            unlink_hold(rl, h);
+            if (rl->n_waiting > 0) {
+                cond_broadcast(&rl->changed);   /* who stood behind it */
+            }
+            return false;
+        }
     }
     h->granted = true;
+    return true;
 }
 
 bool range_lock_try(struct range_lock *rl, struct range_hold *h,

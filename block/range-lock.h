@@ -34,6 +34,11 @@ void range_lock_init(struct range_lock *rl, const char *name);
 void range_lock_deinit(struct range_lock *rl);  /* nobody holds or waits */
 void range_lock_acquire(struct range_lock *rl, struct range_hold *h,
                         int64_t offset, int64_t bytes, bool exclusive);
+/* False if it is not granted by DEADLINE_NS (clock_ns()); INT64_MAX: waits for
+ * ever. */
+bool range_lock_acquire_until(struct range_lock *rl, struct range_hold *h,
+                              int64_t offset, int64_t bytes, bool exclusive,
+                              int64_t deadline_ns);
 /* False at once if it would have to wait. */
 bool range_lock_try(struct range_lock *rl, struct range_hold *h,
                     int64_t offset, int64_t bytes, bool exclusive);

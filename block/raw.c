@@ -5,8 +5,7 @@
  * Guarded     If the format raw was only guessed, a write that would make the
  *             first sector look like another format's header is refused: the
  *             next guess would give the guest any file of the host to read.
- * Threads     The state is constant once open, but for the length when
- *             resized (drained).
+ * Threads     The state changes only while drained (resize, reopen).
  */
 #include "block/drivers.h"
 
@@ -14,7 +13,8 @@
 #include <inttypes.h>
 #include <string.h>
 #include "base/error.h"
-#include "bitmaps/dirty-bitmap.h"
+#include "block/debug.h"
+#include "block/reopen.h"
 #include "block/root.h"
 
 enum { GUARDED_BYTES = 512 };
@@ -51,10 +51,10 @@ static unsigned raw_file_role(const BlockdevOptions *options)
     return ROLE_PRIMARY | (is_window ? ROLE_DATA : ROLE_FILTERED);
 }
 
-static bool check_window(struct node *n, const BlockdevOptionsRaw *o,
+/* Does the window of O lie in a file of LENGTH? */
+static bool check_window(const BlockdevOptionsRaw *o, int64_t length,
                          struct error **errp)
 {
-    int64_t length = node_length(raw_file(n));
     int64_t offset = o->has_offset ? o->offset : 0;
 
     if (offset < 0 || (o->has_size && o->size < 0)) {
@@ -80,21 +80,29 @@ static bool check_window(struct node *n, const BlockdevOptionsRaw *o,
     return true;
 }
 
+static void set_window(struct node *n, const BlockdevOptionsRaw *o)
+{
+    struct raw_state *s = n->state;
+    int64_t length = node_length(raw_file(n));
+
+    s->has_size = o->has_size;
+    s->offset = o->has_offset ? o->offset : 0;
+    s->end = o->has_size ? s->offset + o->size : INT64_MAX;
+    atomic_store(&n->length_bytes,
+                 o->has_size ? o->size : MAX(length - s->offset, 0));
+}
+
 static int raw_open(struct node *n, const BlockdevOptions *options,
                     struct error **errp)
 {
     const BlockdevOptionsRaw *o = &options->u.raw;
     struct raw_state *s = n->state;
 
-    if (!check_window(n, o, errp)) {
+    if (!check_window(o, node_length(raw_file(n)), errp)) {
         return -EINVAL;
     }
-    s->has_size = o->has_size;
-    s->offset = o->has_offset ? o->offset : 0;
-    s->end = o->has_size ? s->offset + o->size : INT64_MAX;
+    set_window(n, o);
     s->guarded = n->probed;
-    atomic_store(&n->length_bytes,
-                 o->has_size ? o->size : node_length(raw_file(n)) - s->offset);
     return 0;
 }
 
@@ -112,6 +120,16 @@ static void raw_refresh_limits(struct node *n)
     }
     n->supported_write_flags = file->supported_write_flags;
     n->supported_zero_flags = file->supported_zero_flags;
+}
+
+static bool raw_reopen_prepare(struct node_reopen *r, struct error **errp)
+{
+    return check_window(&r->options->u.raw, node_length(r->file), errp);
+}
+
+static void raw_reopen_commit(struct node_reopen *r)
+{
+    set_window(r->node, &r->options->u.raw);
 }
 
 /* ---- requests ----------------------------------------------------------- */
@@ -151,6 +169,7 @@ static int raw_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
 {
     const struct raw_state *s = n->state;
 
+    NODE_DEBUG(n, READ_AIO);
     return node_pread(raw_file(n), s->offset + offset, bytes, buf, flags);
 }
 
@@ -166,8 +185,11 @@ static int raw_pwrite(struct node *n, int64_t offset, int64_t bytes,
         }
         ret = check_guarded(n, offset, bytes, buf);
     }
-    return ret < 0 ? ret : node_pwrite(raw_file(n), s->offset + offset, bytes,
-                                       buf, flags);
+    if (ret < 0) {
+        return ret;
+    }
+    NODE_DEBUG(n, WRITE_AIO);
+    return node_pwrite(raw_file(n), s->offset + offset, bytes, buf, flags);
 }
 
 static int raw_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
@@ -203,10 +225,7 @@ static int raw_block_status(struct node *n, bool want_zero, int64_t offset,
         return 0;
     }
     st->flags &= STATUS_DATA | STATUS_ZERO | STATUS_COMPRESSED;
-    if (st->flags & STATUS_DATA) {
-        st->flags |= STATUS_OFFSET_VALID;
-    }
-    st->flags |= STATUS_ALLOCATED;
+    st->flags |= STATUS_OFFSET_VALID | STATUS_ALLOCATED;
     st->map = s->offset + offset;
     st->file = raw_file(n);
     return 0;
@@ -264,19 +283,12 @@ static int raw_truncate(struct node *n, int64_t length, bool exact,
         error_set(errp, "Image is read-only");
         return -EACCES;
     }
-    if (!file->driver->truncate) {
-        error_set(errp, "Image format driver does not support resize");
-        return -ENOTSUP;
-    }
-    ret = file->driver->truncate(file, s->offset + length, exact, prealloc,
-                                 errp);
+    ret = node_truncate_child(file, s->offset + length, exact, prealloc, errp);
     if (ret < 0) {
         return ret;
     }
-    atomic_fetch_add(&file->write_generation, 1);
     atomic_store(&n->length_bytes, node_length(file) - s->offset);
-    return dirty_bitmaps_resize(file->bitmaps, node_length(file), errp)
-           ? 0 : -ENOMEM;
+    return 0;
 }
 
 /* A raw image is its file, with the right length. */
@@ -342,4 +354,7 @@ const struct driver driver_raw = {
     .truncate = raw_truncate,
     .create = raw_create,
     .reads_zero_when_new = raw_reads_zero_when_new,
+    .reopen_options = raw_strong_options,
+    .reopen_prepare = raw_reopen_prepare,
+    .reopen_commit = raw_reopen_commit,
 };

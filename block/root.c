@@ -16,6 +16,7 @@
 #include <errno.h>
 #include "base/control.h"
 #include "base/trace.h"
+#include "block/stats.h"
 
 /* ---- the gate ----------------------------------------------------------- */
 
@@ -133,6 +134,7 @@ static struct root *root_alloc(const struct root_options *o)
                   .perm = o->perm, .shared = o->shared },
     };
     r->link.root = r;
+    r->stats = o->ops && o->ops->export_id ? block_stats_new() : NULL;
     lock_init(&r->lock, "root", LOCK_ROOT);
     cond_init(&r->opened);
     return r;
@@ -140,6 +142,7 @@ static struct root *root_alloc(const struct root_options *o)
 
 static void root_destroy(struct root *r)
 {
+    block_stats_free(r->stats);
     cond_deinit(&r->opened);
     lock_deinit(&r->lock);
     free(r);
@@ -173,8 +176,14 @@ void root_free(struct root **root)
     control_assert();
     r->freeing = true;
     gate_close(r);      /* so that the last request tells */
+    if (gate_has_requests(r)) {
+        root_hurry(r);
+    }
     while (gate_has_requests(r)) {
         control_wait();
+    }
+    if (r->hurry.root) {
+        drain_hurry_end(&r->hurry);
     }
     drain_root_removed(r);
     gc = graph_change_begin();
@@ -191,9 +200,23 @@ void root_free(struct root **root)
     }
 }
 
+void root_hurry(struct root *r)
+{
+    control_assert();
+    if (!r->hurry.root) {
+        r->hurry.root = r;
+        drain_hurry_begin(&r->hurry);
+    }
+}
+
 struct node *root_node(const struct root *r)
 {
     return r->link.node;
+}
+
+struct block_stats *root_stats(const struct root *r)
+{
+    return r->stats;
 }
 
 bool root_is_jobs(const struct root *r)

@@ -20,10 +20,14 @@
 
 #include "block/node.h"
 
+struct block_stats;
+
 struct root_ops {
     /* Who it is in messages: "block device 'vda'", "backup job 'j0'".  Owned
      * by the caller. */
     char *(*describe)(void *opaque);
+    /* An export's id, borrowed.  Such a root has statistics. */
+    const char *(*export_id)(void *opaque);
     /* A job's roots: its id, borrowed; all with the same opaque are one. */
     const char *(*job_id)(void *opaque);
     /*
@@ -64,7 +68,13 @@ struct root *root_new(struct node *node, const struct root_options *options,
 /* Waits for its requests (yields if there are any), frees and nulls *R. */
 void root_free(struct root **r);
 
+/* Whoever uses R is on its way out: what holds its requests back (a throttle)
+ * lets go, until root_free(). */
+void root_hurry(struct root *r);
+
 struct node *root_node(const struct root *r);   /* borrowed */
+/* What its owner counts requests in (block/stats.h), or NULL; constant. */
+struct block_stats *root_stats(const struct root *r);
 /* Made with .no_gate. */
 bool root_is_jobs(const struct root *r);
 /* Change what the root holds and shares; all or nothing. */
@@ -115,3 +125,5 @@ struct drain *drain_begin(struct node *const *nodes, size_t n);
 void drain_end(struct drain **d);
 /* All nodes there are. */
 struct drain *drain_all_begin(void);
+/* The server ends: from now on nothing holds requests back, anywhere. */
+void drain_hurry_all(void);

@@ -2,9 +2,8 @@
 /* Backup: which arguments make sense together.  Texts are QEMU's. */
 #include "bitmaps/dirty-bitmap.h"
 #include "block/driver.h"
+#include "block/filters/copy-before-write.h"
 #include "blockjobs/backup-priv.h"
-
-enum { MIN_CLUSTER_BYTES = 64 * 1024 };
 
 static bool check_supported(const BackupCommon *a, struct error **errp)
 {
@@ -16,10 +15,6 @@ static bool check_supported(const BackupCommon *a, struct error **errp)
     }
     if (a->has_discard_source && a->discard_source) {
         error_set(errp, text, "discard-source");
-        return false;
-    }
-    if (a->has_cbw_timeout && a->cbw_timeout) {
-        error_set(errp, text, "cbw-timeout");
         return false;
     }
     return true;
@@ -38,16 +33,6 @@ static bool check_perf(const BackupPerf *p, struct error **errp)
     if (p->has_max_chunk && p->max_chunk < 0) {
         error_set(errp, "max-chunk must be zero (which means no limit) or "
                   "positive");
-        return false;
-    }
-    if (p->has_min_cluster_size &&
-        (p->min_cluster_size & (p->min_cluster_size - 1))) {
-        error_set(errp, "min-cluster-size needs to be a power of 2");
-        return false;
-    }
-    if (p->has_min_cluster_size && p->min_cluster_size > INT_MAX) {
-        error_set(errp, "min-cluster-size too large: %" G_GUINT64_FORMAT
-                  " > %d", p->min_cluster_size, INT_MAX);
         return false;
     }
     return true;
@@ -142,16 +127,15 @@ static bool check_nodes(const struct backup *b, struct error **errp)
     return true;
 }
 
-/* The unit of copying: no smaller than the target's, so that a copied part
- * never stands in a cluster whose rest was not copied. */
 static bool find_cluster_size(struct backup *b, struct error **errp)
 {
     const BackupPerf *p = b->common->x_perf;
 
-    b->cluster_bytes = MAX(node_cluster_bytes(b->target), MIN_CLUSTER_BYTES);
-    if (p && p->has_min_cluster_size) {
-        b->cluster_bytes = MAX(b->cluster_bytes,
-                               (int64_t)p->min_cluster_size);
+    b->cluster_bytes = cbw_cluster_bytes(b->target,
+                                         p && p->has_min_cluster_size
+                                         ? p->min_cluster_size : 0, errp);
+    if (!b->cluster_bytes) {
+        return false;
     }
     if (p && p->has_max_chunk && p->max_chunk > 0 &&
         p->max_chunk < b->cluster_bytes) {

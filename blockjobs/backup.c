@@ -86,6 +86,12 @@ static int backup_run(struct job *job, struct error **errp)
     return ret < 0 ? ret : cbw_snapshot_error(bj->filter);
 }
 
+/* The target may be a server that is gone. */
+static void backup_cancel(struct job *job, bool force)
+{
+    node_cancel_in_flight(backup_of(job)->target);
+}
+
 static void backup_set_speed(struct job *job, int64_t speed)
 {
     engine_set_speed(backup_of(job)->engine);
@@ -135,6 +141,7 @@ static const struct job_driver backup_driver = {
     .is_block_job = true,
     .run = backup_run,
     .clean = backup_clean,
+    .cancel = backup_cancel,
     .set_speed = backup_set_speed,
     .free = backup_free,
 };
@@ -202,6 +209,8 @@ static struct node *insert_filter(struct backup *b, struct error **errp)
         .cluster_bytes = b->cluster_bytes,
         .break_snapshot = a->has_on_cbw_error &&
                           a->on_cbw_error == ON_CBW_ERROR_BREAK_SNAPSHOT,
+        .timeout_ns = a->has_cbw_timeout
+                      ? a->cbw_timeout * INT64_C(1000000000) : 0,
         .skip_unallocated = a->sync == MIRROR_SYNC_MODE_TOP,
         .skip_base = node_backing(node_skip_filters(b->source)),
     };

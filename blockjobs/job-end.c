@@ -149,6 +149,9 @@ static void job_cancel_flags(struct job *job, bool force)
         __atomic_store_n(&job->force_cancel, true, __ATOMIC_RELEASE);
     }
     __atomic_store_n(&job->cancel_requested, true, __ATOMIC_RELEASE);
+    for (GSList *l = force ? job->roots : NULL; l; l = l->next) {
+        root_hurry(l->data);
+    }
     if (job->driver->cancel && !job->thread_ended) {
         job->driver->cancel(job, force);
     }
@@ -243,11 +246,16 @@ void job_finalize_txn(struct job *job)
     job_txn_prepare_and_finalize(job->txn);
 }
 
+bool job_end_is_decided(const struct job *job)
+{
+    return job->txn && job->txn->finalizing;
+}
+
 void job_cancel(struct job *job, bool force)
 {
     control_assert();
-    if (job->txn && job->txn->finalizing) {
-        return;     /* E2: its end is decided */
+    if (job_end_is_decided(job)) {
+        return;     /* E2 */
     }
     if (!job->started) {
         job_cancel_flags(job, true);

@@ -55,6 +55,8 @@ void job_txn_add(struct job_txn *txn, struct job *job);
 void job_txn_remove(struct job *job);
 /* The job's run() has returned RET. */
 void job_ended(struct job *job, int ret, struct error *err /* taken */);
+/* Its transaction is being finalized: cancel has no effect any more. */
+bool job_end_is_decided(const struct job *job);
 /* Cancel by a user, a transaction or shutdown; does not wait. */
 void job_cancel(struct job *job, bool force);
 /* Finalize the whole transaction of a pending job. */

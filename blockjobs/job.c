@@ -166,7 +166,8 @@ void job_cancel_all(void)
     control_assert();
 again:
     for (job = newest; job; job = job->older) {
-        if (job_is_over(job) || job->force_cancel) {
+        if (job_is_over(job) || job->force_cancel ||
+            job_end_is_decided(job)) {
             continue;
         }
         job_cancel(job, true);      /* may yield: the list may have changed */

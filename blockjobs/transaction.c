@@ -24,6 +24,12 @@ static const struct transaction_ops *const all_ops[] = {
         &transaction_bitmap_merge_ops,
     [TRANSACTION_ACTION_KIND_BLOCKDEV_BACKUP] =
         &transaction_blockdev_backup_ops,
+    [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT] =
+        &transaction_blockdev_snapshot_ops,
+    [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_INTERNAL_SYNC] =
+        &transaction_blockdev_snapshot_internal_sync_ops,
+    [TRANSACTION_ACTION_KIND_BLOCKDEV_SNAPSHOT_SYNC] =
+        &transaction_blockdev_snapshot_sync_ops,
     [TRANSACTION_ACTION_KIND_DRIVE_BACKUP] = &transaction_drive_backup_ops,
 };
 

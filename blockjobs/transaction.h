@@ -12,8 +12,8 @@
  *             5. The section ends, end of each action.
  * Invariants  I1  The error is that of the first action that fails, as if
  *                 each was begun and prepared before the next.
- *             I2  Undo leaves no trace but events (and, of drive-backup, a
- *                 file that it had made).
+ *             I2  Undo leaves no trace but events (and, of drive-backup and
+ *                 blockdev-snapshot-sync, a file that it had made).
  *             I3  An action looks bitmaps up in prepare, not before: earlier
  *                 actions may make them, and others may change them until
  *                 they are claimed.
@@ -55,4 +55,7 @@ extern const struct transaction_ops
     transaction_bitmap_remove_ops, transaction_bitmap_clear_ops,
     transaction_bitmap_enable_ops, transaction_bitmap_disable_ops,
     transaction_bitmap_merge_ops, transaction_blockdev_backup_ops,
+    transaction_blockdev_snapshot_ops,
+    transaction_blockdev_snapshot_internal_sync_ops,
+    transaction_blockdev_snapshot_sync_ops,
     transaction_drive_backup_ops;

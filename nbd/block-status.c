@@ -17,9 +17,14 @@ enum {
     SECONDS_MAX = 1,
 };
 
-/* Extents of one context as they go on the wire. */
+struct extent {
+    uint64_t length;
+    uint32_t flags;
+};
+
+/* Extents of one context. */
 struct extents {
-    GArray *array;              /* struct nbd_wire_extent, host order */
+    GArray *array;              /* struct extent */
     guint max;
     int64_t deadline_ns;
 };
@@ -27,12 +32,11 @@ struct extents {
 /* False: it is full, BYTES are not told. */
 static bool extents_add(struct extents *x, int64_t bytes, uint32_t flags)
 {
-    struct nbd_wire_extent e = { .length = bytes, .flags = flags };
+    struct extent e = { .length = bytes, .flags = flags };
 
     if (x->array->len > 0) {
-        struct nbd_wire_extent *last =
-            &g_array_index(x->array, struct nbd_wire_extent,
-                           x->array->len - 1);
+        struct extent *last = &g_array_index(x->array, struct extent,
+                                             x->array->len - 1);
 
         if (last->flags == flags) {
             last->length += bytes;
@@ -173,29 +177,114 @@ struct reply {
     size_t n_left;              /* contexts still to come */
 };
 
-/* The chunk of context ID; the first extent always counts, even when REQ_ONE
- * asks for one only. */
-static void reply_add(struct reply *reply, uint32_t id, const GArray *extents)
+/* Where a chunk's payload of LENGTH bytes goes. */
+static uint8_t *add_chunk(struct reply *reply, uint16_t type, size_t length)
 {
-    size_t length = sizeof(id) + extents->len * sizeof(struct nbd_wire_extent);
+    const struct nbd_request *r = &reply->work->req;
     guint at = reply->bytes->len;
     uint8_t *p;
 
     g_byte_array_set_size(reply->bytes,
-                          at + sizeof(struct nbd_wire_chunk) + length);
+                          at + nbd_reply_chunk_bytes(r) + length);
     p = reply->bytes->data + at;
-    p += nbd_reply_chunk(p, &reply->work->req, NBD_CHUNK_BLOCK_STATUS,
-                         --reply->n_left == 0, length);
+    return p + nbd_reply_chunk(p, r, type, --reply->n_left == 0, length);
+}
+
+/* The chunk of context ID; the first extent always counts, even when REQ_ONE
+ * asks for one only. */
+static void add_compact(struct reply *reply, uint32_t id,
+                        const struct extent *e, guint n)
+{
+    uint8_t *p = add_chunk(reply, NBD_CHUNK_BLOCK_STATUS, sizeof(id) +
+                           n * sizeof(struct nbd_wire_extent));
+
     nbd_put32(p, id);
     p += sizeof(id);
-    for (guint i = 0; i < extents->len; i++) {
-        const struct nbd_wire_extent *e =
-            &g_array_index(extents, struct nbd_wire_extent, i);
-
+    for (; n > 0; n--, e++) {
         nbd_put32(p, e->length);
         nbd_put32(p + sizeof(uint32_t), e->flags);
-        p += sizeof(*e);
+        p += sizeof(struct nbd_wire_extent);
     }
+}
+
+static void add_extended(struct reply *reply, uint32_t id,
+                         const struct extent *e, guint n)
+{
+    uint8_t *p = add_chunk(reply, NBD_CHUNK_BLOCK_STATUS_EXT, 2 * sizeof(id) +
+                           n * sizeof(struct nbd_wire_extended_extent));
+
+    nbd_put32(p, id);
+    nbd_put32(p + sizeof(id), n);
+    p += 2 * sizeof(id);
+    for (; n > 0; n--, e++) {
+        nbd_put64(p, e->length);
+        nbd_put64(p + sizeof(uint64_t), e->flags);
+        p += sizeof(struct nbd_wire_extended_extent);
+    }
+}
+
+static void reply_add(struct reply *reply, uint32_t id, const GArray *extents)
+{
+    (reply->work->req.extended ? add_extended : add_compact)
+        (reply, id, (const struct extent *)extents->data, extents->len);
+}
+
+/* ---- which contexts ----------------------------------------------------- */
+
+/* Entry I of the ids behind the length. */
+static uint32_t filter_id(const uint8_t *payload, size_t i)
+{
+    return nbd_get32(payload + sizeof(uint64_t) + i * sizeof(uint32_t));
+}
+
+static size_t filter_n(size_t bytes)
+{
+    return (bytes - sizeof(uint64_t)) / sizeof(uint32_t);
+}
+
+static bool is_negotiated(const struct nbd_conn *c, uint32_t id)
+{
+    const struct nbd_contexts *x = &c->contexts;
+
+    return id == NBD_CONTEXT_BASE ? x->base_allocation
+           : id == NBD_CONTEXT_DEPTH ? x->allocation_depth
+           : id - NBD_CONTEXT_BITMAP < c->export->n_bitmaps &&
+             x->bitmaps && x->bitmaps[id - NBD_CONTEXT_BITMAP];
+}
+
+bool nbd_status_filter_valid(const struct nbd_conn *c, const uint8_t *payload,
+                             size_t bytes)
+{
+    size_t n = filter_n(bytes);
+
+    if ((bytes - sizeof(uint64_t)) % sizeof(uint32_t) != 0 || n == 0 ||
+        n > c->contexts.n) {
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (!is_negotiated(c, filter_id(payload, i))) {
+            return false;
+        }
+        for (size_t k = 0; k < i; k++) {
+            if (filter_id(payload, k) == filter_id(payload, i)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
+/* Is ID, which was negotiated, asked for by W? */
+static bool is_wanted(const struct nbd_work *w, uint32_t id)
+{
+    size_t n = w->req.payload > 0 ? filter_n(w->req.payload) : 0;
+
+    for (size_t i = 0; i < n; i++) {
+        if (filter_id(w->buf, i) == id) {
+            return true;
+        }
+    }
+    return n == 0;
 }
 
 static void extents_init(struct extents *x, const struct nbd_request *r)
@@ -207,12 +296,13 @@ static void extents_init(struct extents *x, const struct nbd_request *r)
 
 static int collect_all(struct reply *reply, struct extents *x)
 {
-    const struct nbd_export *e = reply->work->conn->export;
-    const struct nbd_contexts *contexts = &reply->work->conn->contexts;
-    const struct nbd_request *r = &reply->work->req;
+    const struct nbd_work *w = reply->work;
+    const struct nbd_export *e = w->conn->export;
+    const struct nbd_contexts *contexts = &w->conn->contexts;
+    const struct nbd_request *r = &w->req;
     int ret;
 
-    if (contexts->base_allocation) {
+    if (contexts->base_allocation && is_wanted(w, NBD_CONTEXT_BASE)) {
         extents_init(x, r);
         ret = collect_states(x, r, e->root, state_allocation);
         if (ret < 0) {
@@ -220,7 +310,7 @@ static int collect_all(struct reply *reply, struct extents *x)
         }
         reply_add(reply, NBD_CONTEXT_BASE, x->array);
     }
-    if (contexts->allocation_depth) {
+    if (contexts->allocation_depth && is_wanted(w, NBD_CONTEXT_DEPTH)) {
         extents_init(x, r);
         ret = collect_states(x, r, e->root, state_depth);
         if (ret < 0) {
@@ -229,7 +319,7 @@ static int collect_all(struct reply *reply, struct extents *x)
         reply_add(reply, NBD_CONTEXT_DEPTH, x->array);
     }
     for (size_t i = 0; i < e->n_bitmaps; i++) {
-        if (contexts->bitmaps[i]) {
+        if (contexts->bitmaps[i] && is_wanted(w, NBD_CONTEXT_BITMAP + i)) {
             extents_init(x, r);
             collect_bitmap(x, r, &e->bitmaps[i]);
             reply_add(reply, NBD_CONTEXT_BITMAP + i, x->array);
@@ -238,14 +328,16 @@ static int collect_all(struct reply *reply, struct extents *x)
     return 0;
 }
 
-int nbd_block_status(struct nbd_work *w)
+int nbd_work_block_status(struct nbd_work *w)
 {
     g_autoptr(GArray) array =
-        g_array_new(false, false, sizeof(struct nbd_wire_extent));
+        g_array_new(false, false, sizeof(struct extent));
     g_autoptr(GByteArray) bytes = g_byte_array_new();
     struct extents x = { .array = array };
     struct reply reply = {
-        .work = w, .bytes = bytes, .n_left = w->conn->contexts.n,
+        .work = w, .bytes = bytes,
+        .n_left = w->req.payload > 0 ? filter_n(w->req.payload)
+                                     : w->conn->contexts.n,
     };
     int ret = collect_all(&reply, &x);
 

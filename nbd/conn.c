@@ -8,6 +8,7 @@
 #include <unistd.h>
 #include "base/trace.h"
 #include "nbd/server.h"
+#include "nbd/tls.h"
 
 struct nbd_conn *nbd_conn_new(struct nbd_server *server, int fd,
                               int64_t deadline_ns)
@@ -47,6 +48,7 @@ void *nbd_conn_thread(void *conn)
         trace(NBD, "client-ready export=%s fd=%d", c->export->name, c->fd);
         nbd_transmission(c);
     }
+    nbd_tls_end(c);
     trace(NBD, "client-gone fd=%d", c->fd);
     if (c->export) {
         nbd_export_detach(c);
@@ -75,10 +77,58 @@ static bool conn_wait(struct nbd_conn *c, short events)
            (n < 0 && errno == EINTR);
 }
 
+ssize_t nbd_conn_recv_raw(struct nbd_conn *c, void *buf, size_t bytes,
+                          bool wait)
+{
+    bool block = wait && c->deadline_ns == INT64_MAX;
+
+    for (;;) {
+        ssize_t n = recv(c->fd, buf, bytes, block ? 0 : MSG_DONTWAIT);
+
+        if (n >= 0) {
+            return n;
+        }
+        if (errno == EAGAIN && wait) {
+            if (!conn_wait(c, POLLIN)) {
+                errno = ETIMEDOUT;
+                return -1;
+            }
+        } else if (errno != EINTR) {
+            return -1;
+        }
+    }
+}
+
+ssize_t nbd_conn_recv_some(struct nbd_conn *c, void *buf, size_t bytes,
+                           bool wait)
+{
+    if (G_UNLIKELY(c->tls)) {
+        return nbd_tls_recv(c, buf, bytes, wait);
+    }
+    return recv(c->fd, buf, bytes, wait ? 0 : MSG_DONTWAIT);
+}
+
+static bool recv_tls(struct nbd_conn *c, uint8_t *buf, size_t bytes)
+{
+    while (bytes > 0) {
+        ssize_t n = nbd_tls_recv(c, buf, bytes, true);
+
+        if (n <= 0) {
+            return false;
+        }
+        buf += n;
+        bytes -= n;
+    }
+    return true;
+}
+
 bool nbd_conn_recv(struct nbd_conn *c, void *buf, size_t bytes)
 {
     uint8_t *p = buf;
 
+    if (G_UNLIKELY(c->tls)) {
+        return recv_tls(c, buf, bytes);
+    }
     while (bytes > 0) {
         int flags = c->deadline_ns == INT64_MAX ? MSG_WAITALL : MSG_DONTWAIT;
         ssize_t n = recv(c->fd, p, bytes, flags);
@@ -128,6 +178,12 @@ static int iov_advance(struct iovec *iov, int n_iov, size_t bytes)
 }
 
 bool nbd_conn_send(struct nbd_conn *c, struct iovec *iov, int n_iov)
+{
+    return G_UNLIKELY(c->tls) ? nbd_tls_send(c, iov, n_iov)
+                              : nbd_conn_send_raw(c, iov, n_iov);
+}
+
+bool nbd_conn_send_raw(struct nbd_conn *c, struct iovec *iov, int n_iov)
 {
     int flags = MSG_NOSIGNAL;
 

@@ -34,6 +34,7 @@ enum {
     NBD_SPARSE_READ_BYTES = 64 << 10,
 };
 
+struct nbd_tls;
 struct nbd_work;
 
 /* Ids of contexts on the wire; bitmap I has NBD_CONTEXT_BITMAP + I. */
@@ -55,10 +56,12 @@ struct nbd_conn {
     /* The connection's thread; constant in transmission. */
     int64_t deadline_ns;            /* of socket waits; INT64_MAX: none */
     bool fixed_newstyle, no_zeroes, structured;
+    bool extended;                  /* headers; structured, too */
     GByteArray *replies;            /* handshake: to an option */
     struct nbd_export *export;      /* owned ref; set under nbd_lock by
                                        nbd_export_attach() */
     struct nbd_contexts contexts;
+    struct nbd_tls *tls;            /* owned; NULL: plain (tls.h) */
 
     /* The connection's thread. */
     uint8_t *rx;                    /* NBD_RX_BYTES */
@@ -89,12 +92,20 @@ void *nbd_conn_thread(void *conn);
 
 /* ---- sockets (conn.c) --------------------------------------------------- */
 
+/* As recv(): some bytes, 0 at the end, -1 and errno.  Without WAIT, EAGAIN if
+ * there is nothing; with it, waits however long. */
+ssize_t nbd_conn_recv_some(struct nbd_conn *c, void *buf, size_t bytes,
+                           bool wait);
 /* Exactly BYTES, waiting until c->deadline_ns.  False: closed, error, late. */
 bool nbd_conn_recv(struct nbd_conn *c, void *buf, size_t bytes);
 /* Read and forget. */
 bool nbd_conn_discard(struct nbd_conn *c, uint64_t bytes);
 /* All of IOV (which it changes), waiting until c->deadline_ns. */
 bool nbd_conn_send(struct nbd_conn *c, struct iovec *iov, int n_iov);
+/* What TLS is carried by; WAIT is until c->deadline_ns. */
+ssize_t nbd_conn_recv_raw(struct nbd_conn *c, void *buf, size_t bytes,
+                          bool wait);
+bool nbd_conn_send_raw(struct nbd_conn *c, struct iovec *iov, int n_iov);
 
 /* ---- phases ------------------------------------------------------------- */
 

@@ -103,8 +103,16 @@ static void export_resized(void *opaque)
     }
 }
 
+static const char *export_id(void *opaque)
+{
+    const struct nbd_export *e = opaque;
+
+    return e->id;
+}
+
 static const struct root_ops export_root_ops = {
-    .describe = export_describe, .resized = export_resized,
+    .describe = export_describe, .export_id = export_id,
+    .resized = export_resized,
 };
 static const struct root_ops bitmap_root_ops = { .describe = bitmap_describe };
 
@@ -163,18 +171,12 @@ struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
     return e;
 }
 
-static bool bitmap_fits(struct nbd_export *e, struct node *node,
-                        struct dirty_bitmap *bitmap, struct error **errp)
+static bool bitmap_fits(struct nbd_export *e, struct dirty_bitmap *bitmap,
+                        struct error **errp)
 {
     const char *name = dirty_bitmap_name(bitmap);
 
     if (!dirty_bitmap_check(bitmap, DIRTY_BITMAP_ALLOW_RO, errp)) {
-        return false;
-    }
-    if (!e->writable && !node_is_read_only(node) &&
-        dirty_bitmap_enabled(bitmap)) {
-        error_set(errp, "Enabled bitmap '%s' incompatible with readonly "
-                  "export", name);
         return false;
     }
     for (size_t i = 0; i < e->n_bitmaps; i++) {
@@ -196,7 +198,7 @@ bool nbd_export_add_bitmap(struct nbd_export *e, struct node *node,
     struct root *root;
 
     control_assert();
-    if (!bitmap_fits(e, node, bitmap, errp)) {
+    if (!bitmap_fits(e, bitmap, errp)) {
         return false;
     }
     root = root_new(node, &options, errp);
@@ -298,6 +300,8 @@ bool nbd_export_close(struct nbd_export *e, bool if_unused)
     lock_release(&nbd_lock);
     if (finish) {
         export_finish(e);
+    } else if (close) {
+        root_hurry(e->root);    /* connections end with their requests */
     }
     return close;
 }
@@ -363,7 +367,7 @@ void nbd_export_detach(struct nbd_conn *c)
 
 /* ---- what clients are told ---------------------------------------------- */
 
-uint16_t nbd_export_flags(const struct nbd_export *e, bool structured)
+uint16_t nbd_export_flags(const struct nbd_export *e, const struct nbd_conn *c)
 {
     uint16_t flags = NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH |
                      NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_CACHE;
@@ -374,8 +378,11 @@ uint16_t nbd_export_flags(const struct nbd_export *e, bool structured)
     } else {
         flags |= NBD_FLAG_READ_ONLY;
     }
-    if (structured) {
+    if (c->structured) {
         flags |= NBD_FLAG_SEND_DF;
+    }
+    if (c->extended) {
+        flags |= NBD_FLAG_BLOCK_STAT_PAYLOAD;
     }
     /* A flush goes to the node, so it covers the writes of all clients. */
     if (nbd_server_multi_conn(e->server)) {

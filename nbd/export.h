@@ -115,5 +115,7 @@ bool nbd_export_attach(struct nbd_export *e, struct nbd_conn *c);
 /* Undo; drops the reference. */
 void nbd_export_detach(struct nbd_conn *c);
 
-uint16_t nbd_export_flags(const struct nbd_export *e, bool structured);
+/* As C negotiated. */
+uint16_t nbd_export_flags(const struct nbd_export *e,
+                          const struct nbd_conn *c);
 int64_t nbd_export_length(const struct nbd_export *e);

@@ -14,6 +14,7 @@
 #include "base/trace.h"
 #include "nbd/handshake.h"
 #include "nbd/server.h"
+#include "nbd/tls.h"
 
 enum {
     /* Longest option we look at, and longest we skip with an error. */
@@ -149,14 +150,15 @@ static enum nbd_next option_export_name(struct nbd_conn *c,
     size_t length = sizeof(reply);
     struct nbd_export *e = NULL;
 
-    if (o->length <= NBD_MAX_STRING && strlen(name) == o->length) {
+    if (!c->extended && o->length <= NBD_MAX_STRING &&
+        strlen(name) == o->length) {
         e = nbd_export_get(c->server, name);
     }
     if (!e || !take_export(c, e)) {     /* this option cannot say why */
         return NBD_NEXT_CLOSE;
     }
     reply.size = GINT64_TO_BE(nbd_export_length(e));
-    reply.flags = GUINT16_TO_BE(nbd_export_flags(e, c->structured));
+    reply.flags = GUINT16_TO_BE(nbd_export_flags(e, c));
     if (c->no_zeroes) {
         length = G_STRUCT_OFFSET(struct nbd_wire_export_name_reply, zeroes);
     }
@@ -204,7 +206,36 @@ static enum nbd_next option_starttls(struct nbd_conn *c, struct nbd_option *o)
     if (o->length > 0) {
         return nbd_option_refuse_length(c, o);
     }
-    return nbd_option_refuse(c, o, NBD_REP_ERR_POLICY, "TLS not configured");
+    if (!c->server->tls_creds) {
+        return nbd_option_refuse(c, o, NBD_REP_ERR_POLICY,
+                                 "TLS not configured");
+    }
+    if (c->tls) {
+        return nbd_option_refuse(c, o, NBD_REP_ERR_INVALID,
+                                 "TLS already enabled");
+    }
+    nbd_option_ack(c, o);
+    return NBD_NEXT_TLS;
+}
+
+/* Before TLS, where it must be: what may not be said in the open. */
+static bool needs_tls(const struct nbd_conn *c, uint32_t option)
+{
+    return c->server->tls_creds && !c->tls && option != NBD_OPT_STARTTLS &&
+        option != NBD_OPT_ABORT;
+}
+
+/* Nothing of it is looked at. */
+static enum nbd_next option_before_tls(struct nbd_conn *c,
+                                       const struct nbd_option *o)
+{
+    if (o->option == NBD_OPT_EXPORT_NAME ||
+        o->length > OPTION_SKIP_MAX_BYTES || !nbd_conn_discard(c, o->length)) {
+        return NBD_NEXT_CLOSE;
+    }
+    return nbd_option_refuse(c, o, NBD_REP_ERR_TLS_REQD,
+                             "Option 0x%x not permitted before TLS",
+                             o->option);
 }
 
 static enum nbd_next option_structured_reply(struct nbd_conn *c,
@@ -218,6 +249,21 @@ static enum nbd_next option_structured_reply(struct nbd_conn *c,
                                  "structured reply already negotiated");
     }
     c->structured = true;
+    return nbd_option_ack(c, o);
+}
+
+/* They imply structured replies.  Contexts stay as they were selected. */
+static enum nbd_next option_extended_headers(struct nbd_conn *c,
+                                             struct nbd_option *o)
+{
+    if (o->length > 0) {
+        return nbd_option_refuse_length(c, o);
+    }
+    if (c->extended) {
+        return nbd_option_refuse(c, o, NBD_REP_ERR_INVALID,
+                                 "extended headers already negotiated");
+    }
+    c->structured = c->extended = true;
     return nbd_option_ack(c, o);
 }
 
@@ -245,7 +291,7 @@ static void reply_info_numbers(struct nbd_conn *c, const struct nbd_option *o,
     struct nbd_wire_info_export export = {
         .info = GUINT16_TO_BE(NBD_INFO_EXPORT),
         .size = GINT64_TO_BE(nbd_export_length(e)),
-        .flags = GUINT16_TO_BE(nbd_export_flags(e, c->structured)),
+        .flags = GUINT16_TO_BE(nbd_export_flags(e, c)),
     };
     struct iovec sizes_iov = { &sizes, sizeof(sizes) };
     struct iovec export_iov = { &export, sizeof(export) };
@@ -316,6 +362,7 @@ static const struct {
     { NBD_OPT_STRUCTURED_REPLY, option_structured_reply },
     { NBD_OPT_LIST_META_CONTEXT, nbd_option_list_contexts },
     { NBD_OPT_SET_META_CONTEXT, nbd_option_set_contexts },
+    { NBD_OPT_EXTENDED_HEADERS, option_extended_headers },
 };
 
 static option_fn *option_find(uint32_t option)
@@ -365,6 +412,9 @@ static enum nbd_next option_receive(struct nbd_conn *c)
     if (!c->fixed_newstyle && o.option != NBD_OPT_EXPORT_NAME) {
         return NBD_NEXT_CLOSE;      /* could not read our reply */
     }
+    if (needs_tls(c, o.option)) {
+        return option_before_tls(c, &o);
+    }
     fn = option_find(o.option);
     if (!fn || o.length > OPTION_MAX_BYTES) {
         return option_skip(c, &o, fn != NULL);
@@ -402,6 +452,9 @@ bool nbd_handshake(struct nbd_conn *c)
             return false;
         }
         g_byte_array_set_size(c->replies, 0);
-    } while (next == NBD_NEXT_OPTION);
+        if (next == NBD_NEXT_TLS && !nbd_tls_start(c)) {
+            return false;
+        }
+    } while (next == NBD_NEXT_OPTION || next == NBD_NEXT_TLS);
     return next == NBD_NEXT_TRANSMISSION;
 }

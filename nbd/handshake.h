@@ -13,6 +13,7 @@ struct nbd_option {
 
 enum nbd_next {
     NBD_NEXT_OPTION,            /* the haggling goes on */
+    NBD_NEXT_TLS,               /* the client starts TLS */
     NBD_NEXT_TRANSMISSION,      /* c->export is set */
     NBD_NEXT_CLOSE,             /* hang up */
 };

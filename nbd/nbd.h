@@ -18,7 +18,7 @@ bool nbd_start(const NbdServerOptions *options, struct error **errp);
  * Close all exports, with their events, and the server if it runs; wait
  * until the last client has gone.  Yields: not in the loop's thread.
  */
-void nbd_shutdown(void);
+void nbd_stop_all(void);
 
 /*
  * Who knows the file descriptors that clients of the monitor named: gives

@@ -17,6 +17,8 @@
 #define NBD_REQUEST_MAGIC       UINT32_C(0x25609513)
 #define NBD_SIMPLE_REPLY_MAGIC  UINT32_C(0x67446698)
 #define NBD_CHUNK_MAGIC         UINT32_C(0x668e33ef)
+#define NBD_EXTENDED_REQUEST_MAGIC  UINT32_C(0x21e41c71)
+#define NBD_EXTENDED_CHUNK_MAGIC    UINT32_C(0x6e8a278c)
 
 enum {
     NBD_MAX_STRING = 4096,              /* names, queries, descriptions */
@@ -42,7 +44,7 @@ enum {
     X(ERR_INVALID, 0x80000003) X(ERR_PLATFORM, 0x80000004) \
     X(ERR_TLS_REQD, 0x80000005) X(ERR_UNKNOWN, 0x80000006) \
     X(ERR_SHUTDOWN, 0x80000007) X(ERR_BLOCK_SIZE_REQD, 0x80000008) \
-    X(ERR_TOO_BIG, 0x80000009)
+    X(ERR_TOO_BIG, 0x80000009) X(ERR_EXT_HEADER_REQD, 0x8000000a)
 
 #define NBD_INFOS(X) \
     X(EXPORT, 0) X(NAME, 1) X(DESCRIPTION, 2) X(BLOCK_SIZE, 3)
@@ -53,7 +55,7 @@ enum {
 
 #define NBD_CHUNKS(X) \
     X(NONE, 0) X(OFFSET_DATA, 1) X(OFFSET_HOLE, 2) X(BLOCK_STATUS, 5) \
-    X(ERROR, 0x8001) X(ERROR_OFFSET, 0x8002)
+    X(BLOCK_STATUS_EXT, 6) X(ERROR, 0x8001) X(ERROR_OFFSET, 0x8002)
 
 #define NBD_ERRORS(X) \
     X(EPERM, 1) X(EIO, 5) X(ENOMEM, 12) X(EINVAL, 22) X(ENOSPC, 28) \
@@ -96,6 +98,7 @@ enum {
     NBD_FLAG_SEND_RESIZE       = 1 << 9,
     NBD_FLAG_SEND_CACHE        = 1 << 10,
     NBD_FLAG_SEND_FAST_ZERO    = 1 << 11,
+    NBD_FLAG_BLOCK_STAT_PAYLOAD = 1 << 12,
 };
 
 /* Command flags. */
@@ -105,6 +108,7 @@ enum {
     NBD_CMD_FLAG_DF        = 1 << 2,
     NBD_CMD_FLAG_REQ_ONE   = 1 << 3,
     NBD_CMD_FLAG_FAST_ZERO = 1 << 4,
+    NBD_CMD_FLAG_PAYLOAD_LEN = 1 << 5,
 };
 
 enum { NBD_CHUNK_FLAG_DONE = 1 << 0 };
@@ -160,6 +164,12 @@ struct nbd_wire_request {
     uint32_t length;
 } NBD_PACKED;
 
+struct nbd_wire_extended_request {
+    uint32_t magic;
+    uint16_t flags, cmd;
+    uint64_t cookie, offset, length;
+} NBD_PACKED;
+
 struct nbd_wire_simple_reply {
     uint32_t magic, error;
     uint64_t cookie;
@@ -170,6 +180,14 @@ struct nbd_wire_chunk {
     uint16_t flags, type;
     uint64_t cookie;
     uint32_t length;
+} NBD_PACKED;
+
+struct nbd_wire_extended_chunk {
+    uint32_t magic;
+    uint16_t flags, type;
+    uint64_t cookie;
+    uint64_t offset;            /* of the request */
+    uint64_t length;
 } NBD_PACKED;
 
 struct nbd_wire_hole {
@@ -186,6 +204,10 @@ struct nbd_wire_extent {
     uint32_t length, flags;
 } NBD_PACKED;
 
+struct nbd_wire_extended_extent {
+    uint64_t length, flags;
+} NBD_PACKED;
+
 static inline uint16_t nbd_get16(const void *p)
 {
     uint16_t v;
@@ -200,6 +222,20 @@ static inline uint32_t nbd_get32(const void *p)
 
     __builtin_memcpy(&v, p, sizeof(v));
     return GUINT32_FROM_BE(v);
+}
+
+static inline uint64_t nbd_get64(const void *p)
+{
+    uint64_t v;
+
+    __builtin_memcpy(&v, p, sizeof(v));
+    return GUINT64_FROM_BE(v);
+}
+
+static inline void nbd_put64(void *p, uint64_t v)
+{
+    v = GUINT64_TO_BE(v);
+    __builtin_memcpy(p, &v, sizeof(v));
 }
 
 static inline void nbd_put32(void *p, uint32_t v)

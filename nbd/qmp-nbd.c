@@ -10,6 +10,8 @@
 #include "base/control.h"
 #include "bitmaps/dirty-bitmap.h"
 #include "block/driver.h"
+#include "block/objects/iothread.h"
+#include "block/objects/tls-creds.h"
 #include "nbd/nbd.h"
 #include "nbd/protocol.h"
 #include "nbd/server.h"
@@ -21,9 +23,14 @@ enum {
     DEFAULT_HANDSHAKE_SECONDS = 10,
 };
 
-/* Under the control lock.  The one server that commands mean. */
-static struct nbd_server *the_server;
-static bool starting;       /* nbd-server-start waits for an address */
+/* A server that commands mean. */
+struct entry {
+    char *id;                   /* owned; "": the one without */
+    struct nbd_server *server;  /* NULL: it waits for its address */
+};
+
+/* Under the control lock: struct entry. */
+static GSList *servers;
 
 static int (*fd_lookup)(const char *name, struct error **errp);
 
@@ -101,18 +108,94 @@ static struct nbd_listener *listen_at(const SocketAddress *a,
     }
 }
 
+/* A letter, then letters, digits, '-', '.', '_': as all ids. */
+static bool id_well_formed(const char *id)
+{
+    if (!g_ascii_isalpha(*id)) {
+        return false;
+    }
+    while (*++id) {
+        if (!g_ascii_isalnum(*id) && !strchr("-._", *id)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* ID NULL: the one without. */
+static struct entry *find_server(const char *id)
+{
+    for (GSList *l = servers; l; l = l->next) {
+        struct entry *e = l->data;
+
+        if (strcmp(e->id, id ? id : "") == 0) {
+            return e;
+        }
+    }
+    return NULL;
+}
+
+/* The one that runs; NULL and errp. */
+static struct nbd_server *running_server(const char *id, struct error **errp)
+{
+    struct entry *e = find_server(id);
+
+    if (e && e->server) {
+        return e->server;
+    }
+    if (id) {
+        error_set(errp, "NBD server '%s' not running", id);
+    } else {
+        error_set(errp, "NBD server not running");
+    }
+    return NULL;
+}
+
+static void drop_server(struct entry *e)
+{
+    servers = g_slist_remove(servers, e);
+    g_free(e->id);
+    g_free(e);
+}
+
 static bool check_start(const NbdServerOptions *options, struct error **errp)
 {
-    if (the_server || starting) {
+    if (options->id && !id_well_formed(options->id)) {
+        error_set(errp, "Invalid NBD server id");
+        return false;
+    }
+    if (!find_server(options->id)) {
+        return true;
+    }
+    if (options->id) {
+        error_set(errp, "NBD server '%s' already running", options->id);
+    } else {
         error_set(errp, "NBD server already running");
+    }
+    return false;
+}
+
+/* The credentials, in use from now on; *CREDS is NULL without TLS. */
+static bool get_tls(const NbdServerOptions *options, struct tls_creds **creds,
+                    struct error **errp)
+{
+    *creds = NULL;
+    if (!options->tls_creds) {
+        if (options->tls_authz) {
+            error_set(errp, "Parameter 'tls-authz' needs 'tls-creds'");
+        }
+        return !options->tls_authz;
+    }
+    *creds = tls_creds_get(options->tls_creds,
+                           Q_CRYPTO_TLS_CREDS_ENDPOINT_SERVER, errp);
+    if (!*creds) {
         return false;
     }
-    if (options->tls_creds) {
-        error_set(errp, "No TLS credentials with id '%s'", options->tls_creds);
-        return false;
-    }
-    if (options->tls_authz) {
-        error_set(errp, "Parameter 'tls-authz' needs 'tls-creds'");
+    /* Whom to let in cannot be said of clients that nobody knows. */
+    if (options->tls_authz && !tls_creds_identify(*creds)) {
+        error_set(errp, "Parameter 'tls-authz' needs credentials that show "
+                  "who a client is, '%s' does not", options->tls_creds);
+        object_put(&(*creds)->base);
         return false;
     }
     return true;
@@ -125,11 +208,14 @@ bool nbd_start(const NbdServerOptions *options, struct error **errp)
         .handshake_max_seconds = DEFAULT_HANDSHAKE_SECONDS,
     };
     struct nbd_listener *l;
+    struct entry *e;
 
     control_assert();
-    if (!check_start(options, errp)) {
+    if (!check_start(options, errp) ||
+        !get_tls(options, &server.tls_creds, errp)) {
         return false;
     }
+    server.tls_authz = options->tls_authz;
     if (options->has_max_connections) {
         server.max_connections = MIN(options->max_connections, INT32_MAX);
     }
@@ -137,13 +223,21 @@ bool nbd_start(const NbdServerOptions *options, struct error **errp)
         server.handshake_max_seconds =
             MIN(options->handshake_max_seconds, INT32_MAX);
     }
-    starting = true;
+    e = g_new0(struct entry, 1);
+    e->id = g_strdup(options->id ? options->id : "");
+    servers = g_slist_append(servers, e);
     l = listen_at(options->addr, errp);
-    starting = false;
     if (l) {
-        the_server = nbd_server_new(l, &server, errp);
+        e->server = nbd_server_new(l, &server, errp);
     }
-    return the_server != NULL;
+    if (e->server) {
+        return true;
+    }
+    drop_server(e);
+    if (server.tls_creds) {
+        object_put(&server.tls_creds->base);
+    }
+    return false;
 }
 
 /* The older form of an address is nested deeper; nothing is copied. */
@@ -152,6 +246,7 @@ bool qmp_nbd_server_start(const NbdServerStartArgs *args, struct error **errp)
     SocketAddress addr = { .type = args->addr->type };
     NbdServerOptions options = {
         .addr = &addr,
+        .id = args->id,
         .tls_creds = args->tls_creds,
         .tls_authz = args->tls_authz,
         .has_max_connections = args->has_max_connections,
@@ -176,21 +271,31 @@ bool qmp_nbd_server_start(const NbdServerStartArgs *args, struct error **errp)
     return nbd_start(&options, errp);
 }
 
-bool qmp_nbd_server_stop(struct error **errp)
+bool qmp_nbd_server_stop(const NbdServerStopArgs *args, struct error **errp)
 {
-    if (!the_server) {
-        error_set(errp, "NBD server not running");
+    struct nbd_server *server = running_server(args->id, errp);
+
+    if (!server) {
         return false;
     }
-    nbd_server_stop(g_steal_pointer(&the_server));
+    drop_server(find_server(args->id));
+    nbd_server_stop(server);
     return true;
 }
 
-void nbd_shutdown(void)
+void nbd_stop_all(void)
 {
     control_assert();
-    if (the_server) {
-        nbd_server_stop(g_steal_pointer(&the_server));
+    while (servers) {
+        struct entry *e = servers->data;
+        struct nbd_server *server = e->server;
+
+        if (!server) {              /* its command is about to end */
+            control_wait();
+            continue;
+        }
+        drop_server(e);
+        nbd_server_stop(server);
     }
     while (nbd_export_next(NULL)) {     /* of a server that is stopping */
         control_wait();
@@ -198,20 +303,6 @@ void nbd_shutdown(void)
 }
 
 /* ---- exports: adding ---------------------------------------------------- */
-
-/* A letter, then letters, digits, '-', '.', '_': as all ids. */
-static bool id_well_formed(const char *id)
-{
-    if (!g_ascii_isalpha(*id)) {
-        return false;
-    }
-    while (*++id) {
-        if (!g_ascii_isalnum(*id) && !strchr("-._", *id)) {
-            return false;
-        }
-    }
-    return true;
-}
 
 /* The nearest bitmap called NAME, from *NODE down the backing chain. */
 static struct dirty_bitmap *find_bitmap_below(struct node **node,
@@ -248,6 +339,14 @@ static bool add_bitmap(struct nbd_export *e, struct node *node,
         bitmap = find_bitmap_below(&node, which->u.local);
         if (!bitmap) {
             error_set(errp, "Bitmap '%s' is not found", which->u.local);
+            return false;
+        }
+        /* It would change under a reader who thinks that nothing does.  Who
+         * names the node knows that it is another one's (fleecing). */
+        if (!e->writable && !node_is_read_only(node) &&
+            dirty_bitmap_enabled(bitmap) && !dirty_bitmap_busy(bitmap)) {
+            error_set(errp, "Enabled bitmap '%s' incompatible with readonly "
+                      "export", which->u.local);
             return false;
         }
     } else {
@@ -298,7 +397,7 @@ static bool check_node(const BlockExportOptions *args, struct node *node,
         error_set(errp, "Cannot export read-only node as writable");
         return false;
     }
-    if (args->iothread) {
+    if (args->iothread && !iothread_find(args->iothread)) {
         error_set(errp, "iothread \"%s\" not found", args->iothread);
         return false;
     }
@@ -314,7 +413,7 @@ static bool export_add(const BlockExportOptions *args, struct node *node,
         .id = args->id,
         .name = nbd->name ? nbd->name : args->node_name,
         .description = nbd->description,
-        .server = the_server,
+        .server = running_server(nbd->server, NULL),
         .node = node,
         .writable = args->has_writable && args->writable,
         .writethrough = args->has_writethrough && args->writethrough,
@@ -322,7 +421,8 @@ static bool export_add(const BlockExportOptions *args, struct node *node,
     };
     struct nbd_export *e;
 
-    if (!check_node(args, node, errp)) {
+    if (!check_node(args, node, errp) ||
+        (nbd->server && !running_server(nbd->server, errp))) {
         return false;
     }
     e = nbd_export_new(&options, errp);

@@ -64,6 +64,7 @@ struct nbd_work *nbd_work_new(struct nbd_conn *c, const struct nbd_request *r,
     w->next = NULL;
     w->conn = c;
     w->req = *r;
+    w->start_ns = block_stats_start(root_stats(c->export->root));
     w->buf = w->heads = NULL;
     w->buf_bytes = buf_bytes;
     w->n_iov = 0;
@@ -102,9 +103,32 @@ static size_t reply_simple(uint8_t *p, const struct nbd_request *r,
     return sizeof(reply);
 }
 
+size_t nbd_reply_chunk_bytes(const struct nbd_request *r)
+{
+    return r->extended ? sizeof(struct nbd_wire_extended_chunk)
+                       : sizeof(struct nbd_wire_chunk);
+}
+
+static size_t reply_extended(uint8_t *p, const struct nbd_request *r,
+                             uint16_t type, bool last, uint64_t length)
+{
+    struct nbd_wire_extended_chunk chunk = {
+        .magic = GUINT32_TO_BE(NBD_EXTENDED_CHUNK_MAGIC),
+        .flags = GUINT16_TO_BE(last ? NBD_CHUNK_FLAG_DONE : 0),
+        .type = GUINT16_TO_BE(type),
+        .cookie = r->cookie,
+        .offset = GUINT64_TO_BE(r->offset),
+        .length = GUINT64_TO_BE(length),
+    };
+
+    memcpy(p, &chunk, sizeof(chunk));
+    return sizeof(chunk);
+}
+
 size_t nbd_reply_done(uint8_t *p, const struct nbd_request *r)
 {
-    return reply_simple(p, r, 0);
+    return r->extended ? reply_extended(p, r, NBD_CHUNK_NONE, true, 0)
+                       : reply_simple(p, r, 0);
 }
 
 size_t nbd_reply_chunk(uint8_t *p, const struct nbd_request *r, uint16_t type,
@@ -118,6 +142,9 @@ size_t nbd_reply_chunk(uint8_t *p, const struct nbd_request *r, uint16_t type,
         .length = GUINT32_TO_BE(length),
     };
 
+    if (r->extended) {
+        return reply_extended(p, r, type, last, length);
+    }
     memcpy(p, &chunk, sizeof(chunk));
     return sizeof(chunk);
 }
@@ -171,8 +198,8 @@ size_t nbd_reply_data_head_bytes(const struct nbd_conn *c,
                                  const struct nbd_request *r)
 {
     return !c->structured ? sizeof(struct nbd_wire_simple_reply)
-           : r->length == 0 ? sizeof(struct nbd_wire_chunk)
-           : sizeof(struct nbd_wire_chunk) + sizeof(uint64_t);
+           : r->length == 0 ? nbd_reply_chunk_bytes(r)
+           : nbd_reply_chunk_bytes(r) + sizeof(uint64_t);
 }
 
 size_t nbd_reply_data_head(uint8_t *p, const struct nbd_conn *c,

@@ -5,6 +5,7 @@
  */
 #pragma once
 
+#include "block/stats.h"
 #include "nbd/conn.h"
 
 enum {
@@ -17,7 +18,9 @@ enum {
 /* As received, in the machine's byte order but for the cookie. */
 struct nbd_request {
     uint16_t flags, cmd;
-    uint32_t length;
+    bool extended;              /* and its reply, too */
+    uint64_t length;            /* of the effect: what it reads, zeroes... */
+    uint64_t payload;           /* bytes that follow the request */
     uint64_t cookie, offset;
 };
 
@@ -26,6 +29,7 @@ struct nbd_work {
     struct nbd_work *next;          /* in conn->queue */
     struct nbd_conn *conn;          /* borrowed: lives as long (I2) */
     struct nbd_request req;
+    int64_t start_ns;               /* for the export's statistics */
     uint8_t *buf;                   /* owned: data of a read or write */
     size_t buf_bytes;
     uint8_t *heads;                 /* owned: chunk heads or block status */
@@ -46,6 +50,8 @@ struct nbd_work *nbd_work_new(struct nbd_conn *c, const struct nbd_request *r,
 void nbd_work_drop(struct nbd_work *w);
 /* The pool's function (work.c): serve the request, send the reply. */
 void nbd_work_run(void *work);
+/* What the export's statistics count R as; STATS__MAX: nothing. */
+enum block_stats_op nbd_stats_op(const struct nbd_request *r);
 
 /* ---- writing replies ---------------------------------------------------- */
 
@@ -56,6 +62,8 @@ size_t nbd_reply_error(uint8_t *p, const struct nbd_conn *c,
                        const struct nbd_request *r, int err);
 size_t nbd_reply_chunk(uint8_t *p, const struct nbd_request *r, uint16_t type,
                        bool last, uint32_t length);
+/* How many that will be. */
+size_t nbd_reply_chunk_bytes(const struct nbd_request *r);
 /* What goes before the data of a read in one piece, and its length. */
 size_t nbd_reply_data_head(uint8_t *p, const struct nbd_conn *c,
                            const struct nbd_request *r);

@@ -11,12 +11,15 @@
 #include <unistd.h>
 #include "base/control.h"
 #include "base/trace.h"
+#include "block/objects/tls-creds.h"
 #include "nbd/conn.h"
 
 enum {
     CONN_STACK_BYTES = 256 << 10,
     /* Out of file descriptors or threads: try again after this. */
     ACCEPT_PAUSE_MS = 200,
+    /* How long the end waits for requests in flight. */
+    STOP_WAIT_MS = 2000,
 };
 
 struct lock nbd_lock = LOCK_INIT("nbd-server", LOCK_NBD_SERVER);
@@ -70,14 +73,42 @@ static void list_remove(struct nbd_server *s, struct nbd_conn *c)
     s->n_conns--;
 }
 
+static void server_free(struct nbd_server *s)
+{
+    if (s->wake_fd >= 0) {
+        close(s->wake_fd);
+    }
+    nbd_listener_close(&s->listener);
+    g_free(s->tls_authz);
+    g_free(s);
+}
+
+/* Of one that ran.  Control lock held. */
+static void server_end(struct nbd_server *s)
+{
+    if (s->tls_creds) {
+        object_put(&s->tls_creds->base);
+    }
+    server_free(s);
+}
+
 void nbd_server_remove_conn(struct nbd_server *s, struct nbd_conn *c)
 {
+    bool last;
+
     lock_acquire(&nbd_lock);
     list_remove(s, c);
     nbd_conn_free(c);
-    /* Once it has seen no connections, nbd_server_stop() frees S. */
-    server_wake(s);
+    last = s->abandoned && s->n_conns == 0;
+    if (!s->abandoned) {
+        /* Once it has seen no connections, nbd_server_stop() frees S. */
+        server_wake(s);
+    }
     lock_release(&nbd_lock);
+    if (last) {
+        CONTROL_GUARD();
+        server_end(s);
+    }
     control_notify();
 }
 
@@ -188,15 +219,6 @@ static void *accept_thread(void *server)
 
 /* ---- life --------------------------------------------------------------- */
 
-static void server_free(struct nbd_server *s)
-{
-    if (s->wake_fd >= 0) {
-        close(s->wake_fd);
-    }
-    nbd_listener_close(&s->listener);
-    g_free(s);
-}
-
 struct nbd_server *nbd_server_new(struct nbd_listener *listener,
                                   const struct nbd_server_options *options,
                                   struct error **errp)
@@ -208,6 +230,8 @@ struct nbd_server *nbd_server_new(struct nbd_listener *listener,
     s->max_connections = options->max_connections;
     s->handshake_max_ns = options->handshake_max_seconds > 0
         ? options->handshake_max_seconds * INT64_C(1000000000) : INT64_MAX;
+    s->tls_creds = options->tls_creds;
+    s->tls_authz = g_strdup(options->tls_authz);
     s->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (s->wake_fd < 0) {
         error_set_errno(errp, errno, "Failed to create an event descriptor");
@@ -227,6 +251,14 @@ static bool server_idle(struct nbd_server *s)
 {
     LOCK_GUARD(&nbd_lock);
     return s->n_conns == 0;
+}
+
+/* Leave S to its last connection.  False: there is none. */
+static bool server_abandon(struct nbd_server *s)
+{
+    LOCK_GUARD(&nbd_lock);
+    s->abandoned = s->n_conns > 0;
+    return s->abandoned;
 }
 
 static void close_exports(struct nbd_server *s)
@@ -260,6 +292,8 @@ static bool server_has_exports(struct nbd_server *s)
 
 void nbd_server_stop(struct nbd_server *s)
 {
+    int64_t until_ns = clock_ns() + STOP_WAIT_MS * INT64_C(1000000);
+
     control_assert();
     lock_acquire(&nbd_lock);
     s->stopping = true;
@@ -275,8 +309,14 @@ void nbd_server_stop(struct nbd_server *s)
         shutdown(c->fd, SHUT_RDWR);
     }
     lock_release(&nbd_lock);
-    while (server_has_exports(s) || !server_idle(s)) {
-        control_wait();
+    while ((server_has_exports(s) || !server_idle(s)) &&
+           control_wait_until(until_ns)) {
+        /* look again */
     }
-    server_free(s);
+    if (!server_abandon(s)) {
+        while (server_has_exports(s)) {     /* who finishes it needs no I/O */
+            control_wait();
+        }
+        server_end(s);
+    }
 }

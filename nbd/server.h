@@ -12,10 +12,15 @@
 #include "nbd/listen.h"
 
 struct nbd_conn;
+struct tls_creds;
 
 struct nbd_server_options {
     int max_connections;        /* 0: any number */
     int handshake_max_seconds;  /* 0: no limit */
+    struct tls_creds *tls_creds;    /* a use of them, taken on success;
+                                       NULL: no TLS.  With it, no client
+                                       goes on without */
+    const char *tls_authz;      /* copied, or NULL */
 };
 
 struct nbd_server {
@@ -23,6 +28,8 @@ struct nbd_server {
     struct nbd_listener *listener;  /* owned */
     int max_connections;
     int64_t handshake_max_ns;       /* INT64_MAX: no limit */
+    struct tls_creds *tls_creds;    /* in use by us, or NULL */
+    char *tls_authz;                /* owned: id, looked up for each client */
     int wake_fd;                    /* eventfd: look again */
     pthread_t thread;
 
@@ -30,6 +37,7 @@ struct nbd_server {
     struct nbd_conn *conns;
     int n_conns;
     bool stopping;                  /* set once */
+    bool abandoned;                 /* freed by its last connection */
 };
 
 /*
@@ -40,8 +48,9 @@ struct nbd_server *nbd_server_new(struct nbd_listener *listener,
                                   const struct nbd_server_options *options,
                                   struct error **errp);
 /*
- * Stop listening, close its exports, disconnect all clients, wait until
- * all is gone, free it.  Control lock held, yields.
+ * Stop listening, close its exports, disconnect all clients, free it.  Waits
+ * until all is gone, but not long: what hangs in a disk that does not answer
+ * goes when it does, with its export's event.  Control lock held, yields.
  */
 void nbd_server_stop(struct nbd_server *s);
 

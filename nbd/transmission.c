@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include "base/pool.h"
 #include "base/trace.h"
+#include "nbd/block-status.h"
 
 enum {
     /* Fewer zeroes than these are sent as data. */
@@ -39,8 +40,9 @@ static bool rx_fill(struct nbd_conn *c, size_t bytes)
         c->rx_start = 0;
     }
     while (c->rx_end - c->rx_start < bytes) {
-        ssize_t n = recv(c->fd, c->rx + c->rx_end, NBD_RX_BYTES - c->rx_end,
-                         c->tx_len > 0 ? MSG_DONTWAIT : 0);
+        ssize_t n = nbd_conn_recv_some(c, c->rx + c->rx_end,
+                                       NBD_RX_BYTES - c->rx_end,
+                                       c->tx_len == 0);
 
         if (n > 0) {
             c->rx_end += n;
@@ -82,26 +84,56 @@ static bool rx_discard(struct nbd_conn *c, size_t bytes)
     return nbd_conn_discard(c, bytes - n);
 }
 
-static bool rx_request(struct nbd_conn *c, struct nbd_request *r)
+/* False: the magic is wrong. */
+static bool parse_compact(struct nbd_request *r, const uint8_t *p)
 {
     struct nbd_wire_request wire;
 
-    if (!rx_fill(c, sizeof(wire))) {
-        return false;
-    }
-    memcpy(&wire, c->rx + c->rx_start, sizeof(wire));
-    c->rx_start += sizeof(wire);
-    if (GUINT32_FROM_BE(wire.magic) != NBD_REQUEST_MAGIC) {
-        trace(NBD, "request-magic-wrong fd=%d", c->fd);
-        return false;
-    }
+    memcpy(&wire, p, sizeof(wire));
     r->flags = GUINT16_FROM_BE(wire.flags);
     r->cmd = GUINT16_FROM_BE(wire.cmd);
     r->cookie = wire.cookie;
     r->offset = GUINT64_FROM_BE(wire.offset);
     r->length = GUINT32_FROM_BE(wire.length);
+    r->payload = r->cmd == NBD_CMD_WRITE ? r->length : 0;
+    return GUINT32_FROM_BE(wire.magic) == NBD_REQUEST_MAGIC;
+}
+
+/* A write is taken without its flag, too: its payload is no question. */
+static bool parse_extended(struct nbd_request *r, const uint8_t *p)
+{
+    struct nbd_wire_extended_request wire;
+
+    memcpy(&wire, p, sizeof(wire));
+    r->flags = GUINT16_FROM_BE(wire.flags);
+    r->cmd = GUINT16_FROM_BE(wire.cmd);
+    r->cookie = wire.cookie;
+    r->offset = GUINT64_FROM_BE(wire.offset);
+    r->length = GUINT64_FROM_BE(wire.length);
+    r->payload = r->cmd == NBD_CMD_WRITE ||
+                 (r->flags & NBD_CMD_FLAG_PAYLOAD_LEN) ? r->length : 0;
+    return GUINT32_FROM_BE(wire.magic) == NBD_EXTENDED_REQUEST_MAGIC;
+}
+
+static bool rx_request(struct nbd_conn *c, struct nbd_request *r)
+{
+    size_t bytes = c->extended ? sizeof(struct nbd_wire_extended_request)
+                               : sizeof(struct nbd_wire_request);
+    bool ok;
+
+    if (!rx_fill(c, bytes)) {
+        return false;
+    }
+    r->extended = c->extended;
+    ok = c->extended ? parse_extended(r, c->rx + c->rx_start)
+                     : parse_compact(r, c->rx + c->rx_start);
+    c->rx_start += bytes;
+    if (!ok) {
+        trace(NBD, "request-magic-wrong fd=%d", c->fd);
+        return false;
+    }
     trace(NBD_IO, "request fd=%d cmd=%s flags=%#x offset=%" PRIu64
-          " length=%" PRIu32, c->fd, nbd_cmd_name(r->cmd), r->flags,
+          " length=%" PRIu64, c->fd, nbd_cmd_name(r->cmd), r->flags,
           r->offset, r->length);
     return true;
 }
@@ -129,6 +161,14 @@ static const struct command {
         NBD_CMD_FLAG_FUA | NBD_CMD_FLAG_REQ_ONE, EINVAL },
 };
 
+/* Only extended requests can say that they have a payload. */
+static uint16_t payload_flag(const struct nbd_request *r)
+{
+    return r->extended && (r->cmd == NBD_CMD_WRITE ||
+                           r->cmd == NBD_CMD_BLOCK_STATUS)
+           ? NBD_CMD_FLAG_PAYLOAD_LEN : 0;
+}
+
 /* 0, or the errno (> 0) that the client gets. */
 static int request_check(const struct nbd_conn *c, const struct nbd_request *r)
 {
@@ -139,7 +179,7 @@ static int request_check(const struct nbd_conn *c, const struct nbd_request *r)
         return EINVAL;
     }
     command = &commands[r->cmd];
-    if ((r->flags & ~command->flags) ||
+    if ((r->flags & ~(command->flags | payload_flag(r))) ||
         ((r->flags & NBD_CMD_FLAG_DF) && !c->structured)) {
         return EINVAL;
     }
@@ -174,16 +214,19 @@ static void refuse(struct nbd_conn *c, const struct nbd_request *r, int err)
 static bool refuse_request(struct nbd_conn *c, const struct nbd_request *r,
                            int err)
 {
-    bool payload = r->cmd == NBD_CMD_WRITE;
+    enum block_stats_op op = nbd_stats_op(r);
 
-    if (payload && r->length <= NBD_MAX_PAYLOAD_BYTES) {
-        bool ok = rx_discard(c, r->length);
+    if (op < STATS__MAX) {
+        block_stats_invalid(root_stats(c->export->root), op);
+    }
+    if (r->payload > 0 && r->payload <= NBD_MAX_PAYLOAD_BYTES) {
+        bool ok = rx_discard(c, r->payload);
 
         refuse(c, r, err);
         return ok;
     }
     refuse(c, r, err);
-    return !payload || rx_discard(c, r->length);
+    return r->payload <= UINT32_MAX && rx_discard(c, r->payload);
 }
 
 /* ---- in this thread ----------------------------------------------------- */
@@ -227,6 +270,8 @@ static size_t finish_read(const struct nbd_conn *c, const struct nbd_request *r,
 /* Straight into the reply buffer.  False: it would block. */
 static bool read_inline(struct nbd_conn *c, const struct nbd_request *r)
 {
+    struct block_stats *stats = root_stats(c->export->root);
+    int64_t start_ns = block_stats_start(stats);
     size_t head_bytes = nbd_reply_data_head_bytes(c, r);
     uint8_t *reply;
     struct node *n;
@@ -245,6 +290,7 @@ static bool read_inline(struct nbd_conn *c, const struct nbd_request *r)
     if (ret == -EAGAIN) {
         return false;
     }
+    block_stats_done(stats, STATS_READ, r->length, start_ns, ret);
     if (ret < 0) {
         refuse(c, r, -ret);
     } else {
@@ -256,6 +302,8 @@ static bool read_inline(struct nbd_conn *c, const struct nbd_request *r)
 /* Straight from the receive buffer, which has the payload. */
 static bool write_inline(struct nbd_conn *c, const struct nbd_request *r)
 {
+    struct block_stats *stats = root_stats(c->export->root);
+    int64_t start_ns = block_stats_start(stats);
     uint8_t reply[NBD_REPLY_MAX_BYTES];
     struct node *n = enter(c, r);
     int64_t begin_ns, end_ns;
@@ -274,6 +322,7 @@ static bool write_inline(struct nbd_conn *c, const struct nbd_request *r)
     if (ret == -EAGAIN) {
         return false;
     }
+    block_stats_done(stats, STATS_WRITE, r->length, start_ns, ret);
     nbd_send_small(c, reply, ret < 0 ? nbd_reply_error(reply, c, r, -ret)
                                      : nbd_reply_done(reply, r));
     return true;
@@ -289,7 +338,7 @@ static bool submit(struct nbd_conn *c, const struct nbd_request *r,
     if (!w) {
         return refuse_request(c, r, ENOMEM);
     }
-    if (r->cmd == NBD_CMD_WRITE && !rx_payload(c, w->buf, r->length)) {
+    if (!rx_payload(c, w->buf, r->payload)) {
         nbd_work_drop(w);
         return false;
     }
@@ -326,13 +375,40 @@ static bool serve_write(struct nbd_conn *c, const struct nbd_request *r)
     return submit(c, r, r->length);
 }
 
+/*
+ * A block status for some of the contexts: which, and for how many bytes, is
+ * in the payload.  It stays in the work's buffer; R gets the length.
+ */
+static bool serve_status_payload(struct nbd_conn *c, struct nbd_request *r)
+{
+    uint8_t *at;
+    int err;
+
+    if (r->payload > NBD_RX_BYTES || r->payload < sizeof(uint64_t)) {
+        return refuse_request(c, r, EINVAL);
+    }
+    if (!rx_fill(c, r->payload)) {
+        return false;
+    }
+    at = c->rx + c->rx_start;
+    r->length = nbd_get64(at);
+    err = request_check(c, r);
+    if (!err && !nbd_status_filter_valid(c, at, r->payload)) {
+        err = EINVAL;
+    }
+    return err ? refuse_request(c, r, err) : submit(c, r, r->payload);
+}
+
 /* False: the connection ends. */
-static bool serve(struct nbd_conn *c, const struct nbd_request *r)
+static bool serve(struct nbd_conn *c, struct nbd_request *r)
 {
     int err;
 
     if (r->cmd == NBD_CMD_DISC) {
         return false;
+    }
+    if (r->cmd == NBD_CMD_BLOCK_STATUS && r->payload > 0) {
+        return serve_status_payload(c, r);
     }
     err = request_check(c, r);
     if (err) {

@@ -85,7 +85,7 @@ static int read_pieces(struct nbd_work *w, const struct piece *pieces, int n)
 
 static void reply_pieces(struct nbd_work *w, const struct piece *pieces, int n)
 {
-    enum { HEAD_BYTES = sizeof(struct nbd_wire_chunk) +
+    enum { HEAD_BYTES = sizeof(struct nbd_wire_extended_chunk) +
                         sizeof(struct nbd_wire_hole) };
     uint8_t *p = w->heads = g_malloc(n * HEAD_BYTES);
 
@@ -205,6 +205,33 @@ static int work_cache(struct nbd_work *w)
     return ret;
 }
 
+enum block_stats_op nbd_stats_op(const struct nbd_request *r)
+{
+    switch (r->cmd) {
+    case NBD_CMD_READ:
+        return STATS_READ;
+    case NBD_CMD_WRITE:
+    case NBD_CMD_WRITE_ZEROES:
+        return STATS_WRITE;
+    case NBD_CMD_FLUSH:
+        return STATS_FLUSH;
+    case NBD_CMD_TRIM:
+        return STATS_UNMAP;
+    default:
+        return STATS__MAX;
+    }
+}
+
+static void count(const struct nbd_work *w, int ret)
+{
+    enum block_stats_op op = nbd_stats_op(&w->req);
+
+    if (op < STATS__MAX) {
+        block_stats_done(root_stats(w->conn->export->root), op,
+                         w->req.length, w->start_ns, ret);
+    }
+}
+
 void nbd_work_run(void *work)
 {
     struct nbd_work *w = work;
@@ -230,9 +257,10 @@ void nbd_work_run(void *work)
         ret = work_cache(w);
         break;
     case NBD_CMD_BLOCK_STATUS:
-        ret = nbd_block_status(w);
+        ret = nbd_work_block_status(w);
         break;
     }
+    count(w, ret);
     if (ret < 0 || w->n_iov == 0) {
         work_reply(w, ret);
     }

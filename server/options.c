@@ -46,7 +46,11 @@ static const struct option_desc descriptions[] = {
     { OPTION_EXPORT, "--export", 0, "[type=]nbd,id=ID,node-name=NAME,...",
       "export a node over NBD: [,name=EXPORT][,writable=on|off]" },
     { OPTION_OBJECT, "--object", 0, "TYPE,id=ID,...",
-      "not supported: every type is refused" },
+      "make an object: the arguments of object-add as key=value\n"
+      "or as JSON; for example\n"
+      "  secret,id=ID,file=PATH\n"
+      "  throttle-group,id=ID,limits.iops-total=N\n"
+      "  tls-creds-x509,id=ID,dir=FOLDER,endpoint=server" },
     { OPTION_PIDFILE, "--pidfile", 0, "PATH",
       "write the process id there when everything is set up;\n"
       "the file is removed at the end" },

@@ -58,9 +58,10 @@ static bool do_export(const char *text, struct error **errp)
 
 static bool do_object(const char *text, struct error **errp)
 {
-    error_set(errp, "Objects are not supported: '%.*s'",
-              (int)strcspn(text, ","), text);
-    return false;
+    g_autoptr(ObjectOptions) options =
+        OPTION_VALUE(ObjectOptions, text, "qom-type", errp);
+
+    return options && qmp_object_add(options, errp);
 }
 
 static bool add_chardev(const struct chardev_options *options,

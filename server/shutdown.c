@@ -6,7 +6,10 @@
 #include "base/control.h"
 #include "base/pool.h"
 #include "base/trace.h"
-#include "block/driver.h"
+#include "block/cancel.h"
+#include "block/debug.h"
+#include "block/objects/object.h"
+#include "block/root.h"
 #include "blockjobs/job.h"
 #include "nbd/nbd.h"
 #include "qapi/qapi-events.h"
@@ -43,15 +46,19 @@ static void drop_user_nodes(void)
 
 void shutdown_block_layer(void)
 {
+    cancel_waits();
+    node_debug_release_all();
+    drain_hurry_all();
     /* A command that runs may wait for a job, or start one. */
     job_cancel_all();
     while (dispatch_n_running() > 0) {
         control_wait();
     }
     job_cancel_all();
-    nbd_shutdown();
+    nbd_stop_all();
     drop_user_nodes();
     node_wait_closed();
+    objects_free();
 }
 
 static void finish(void *unused)

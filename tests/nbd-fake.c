@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* A block layer in memory, and a client: see nbd-fake.h. */
 #include "nbd-fake.h"
+#include "block/stats.h"
 
 #include <errno.h>
 #include <glib/gstdio.h>
@@ -12,9 +13,20 @@
 #include <unistd.h>
 #include "base/control.h"
 #include "bitmaps/dirty-bitmap.h"
+#include "block/objects/object.h"
 
 #define LOAD(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
 #define COUNT(x) __atomic_add_fetch(&(x), 1, __ATOMIC_RELAXED)
+
+/* ---- objects ------------------------------------------------------------ */
+
+const struct object_type *const object_types[OBJECT_TYPE__MAX] = {
+    [OBJECT_TYPE_AUTHZ_SIMPLE] = &authz_simple_object_type,
+    [OBJECT_TYPE_SECRET] = &secret_object_type,
+    [OBJECT_TYPE_TLS_CREDS_ANON] = &tls_creds_anon_object_type,
+    [OBJECT_TYPE_TLS_CREDS_PSK] = &tls_creds_psk_object_type,
+    [OBJECT_TYPE_TLS_CREDS_X509] = &tls_creds_x509_object_type,
+};
 
 /* ---- nodes and roots ---------------------------------------------------- */
 
@@ -120,6 +132,11 @@ bool root_set_perm(struct root *r, unsigned perm, unsigned shared,
     return true;
 }
 
+void root_hurry(struct root *r)
+{
+    control_assert();
+}
+
 void root_free(struct root **r)
 {
     struct root **link = &roots;
@@ -163,6 +180,21 @@ void fake_drain(struct fake_node *n, bool closed)
 }
 
 struct node *root_node(const struct root *r) { return &r->node->node; }
+
+struct block_stats *root_stats(const struct root *r)
+{
+    return NULL;
+}
+
+void block_stats_done(struct block_stats *s, enum block_stats_op op,
+                      int64_t bytes, int64_t start_ns, int ret)
+{
+}
+
+void block_stats_invalid(struct block_stats *s, enum block_stats_op op)
+{
+}
+
 int64_t root_length(const struct root *r) { return node_length(root_node(r)); }
 
 bool root_try_enter(struct root *r)

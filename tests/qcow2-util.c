@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "qcow2-util.h"
 
+#include <fcntl.h>
 #include <glib/gstdio.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -183,7 +184,7 @@ bool image_create(const char *path, int64_t size, const char *options,
     if (!o) {
         return false;
     }
-    sh_ok(": >> '%s'", path);
+    close(open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     ok = o->driver == BLOCKDEV_DRIVER_QCOW2 &&
          driver_by_type(BLOCKDEV_DRIVER_QCOW2)->create(o, errp);
     node_wait_closed();

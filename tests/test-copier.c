@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
+#include "base/pool.h"
 #include "bitmaps/dirty-bitmap.h"
 #include "block/copier.h"
 #include "block/driver.h"
@@ -223,7 +224,8 @@ static void test_skip(void)
     /* What a guest is about to write is skipped in the same way. */
     bits_set(copier_todo(w.copier), 0, 2);
     w.copied = 0;
-    g_assert_cmpint(copier_before_write(w.copier, 100, 2 * UNIT, true), ==, 0);
+    g_assert_cmpint(copier_before_write(w.copier, 100, 2 * UNIT,
+                                        COPIER_FOREVER), ==, 0);
     g_assert_cmpint(w.copied, ==, 0);
     g_assert_false(bits_test(copier_todo(w.copier), 0));
     world_teardown(&w);
@@ -241,14 +243,17 @@ static void test_failure(void)
     g_assert_cmpint(copier_copy(w.copier, 0, LENGTH, &result), ==, -ENOSPC);
     g_assert_false(result.is_read);
     g_assert_cmpint(copier_remaining(w.copier), ==, COUNTED);    /* I1 */
-    g_assert_cmpint(copier_before_write(w.copier, 5, 1, true), ==, -ENOSPC);
-    g_assert_cmpint(copier_before_write(w.copier, 5, 1, false), ==, -EAGAIN);
+    g_assert_cmpint(copier_before_write(w.copier, 5, 1,
+                                        COPIER_FOREVER), ==, -ENOSPC);
+    g_assert_cmpint(copier_before_write(w.copier, 5, 1,
+                                        COPIER_NOWAIT), ==, -EAGAIN);
     t->fail_every = 0;
-    g_assert_cmpint(copier_before_write(w.copier, 5, 1, true), ==, 0);
-    g_assert_cmpint(copier_before_write(w.copier, 5, 1, false), ==, 0);
+    g_assert_cmpint(copier_before_write(w.copier, 5, 1, COPIER_FOREVER), ==, 0);
+    g_assert_cmpint(copier_before_write(w.copier, 5, 1, COPIER_NOWAIT), ==, 0);
     g_assert_cmpint(copier_remaining(w.copier), ==, COUNTED - UNIT);
     /* Behind the end is nothing to keep. */
-    g_assert_cmpint(copier_before_write(w.copier, LENGTH, 1, true), ==, 0);
+    g_assert_cmpint(copier_before_write(w.copier, LENGTH, 1,
+                                        COPIER_FOREVER), ==, 0);
     world_teardown(&w);
 }
 
@@ -269,6 +274,7 @@ static void *guest_thread(void *arg)
     int64_t from = g->index * GUEST_UNITS * UNIT;
     int64_t to = MIN(from + GUEST_UNITS * UNIT, LENGTH);
     uint8_t buf[3 * UNIT];
+    int64_t deadlines[] = { COPIER_FOREVER, COPIER_FOREVER, COPIER_NOWAIT, 0 };
 
     for (int step = 0; step < 400; step++) {
         int64_t offset = g_rand_int_range(rnd, from, to);
@@ -276,13 +282,15 @@ static void *guest_thread(void *arg)
         int ret;
         bytes = MIN(bytes, to - offset);
         memset(buf, g_rand_int(rnd), bytes);
+        deadlines[3] = clock_ns() + g_rand_int_range(rnd, 0, 200000);
         ret = copier_before_write(g->w->copier, offset, bytes,
-                                  g_rand_int_range(rnd, 0, 4) > 0);
+                                  deadlines[g_rand_int_range(rnd, 0, 4)]);
         if (ret == 0) {
             ret = node_pwrite(&g->w->source, offset, bytes, buf, 0);
             g_assert_cmpint(ret, ==, 0);
         } else {
-            g_assert_true(ret == -ENOSPC || ret == -EAGAIN);
+            g_assert_true(ret == -ENOSPC || ret == -EAGAIN ||
+                          ret == -ETIMEDOUT);
         }
     }
     return NULL;
@@ -347,6 +355,8 @@ static void test_point_in_time_failing(void)
 
 int main(int argc, char **argv)
 {
+    int ret;
+
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/copier/all-at-once", test_all_at_once);
     g_test_add_func("/copier/skip", test_skip);
@@ -354,5 +364,7 @@ int main(int argc, char **argv)
     g_test_add_func("/copier/point-in-time", test_point_in_time);
     g_test_add_func("/copier/point-in-time-failing",
                     test_point_in_time_failing);
-    return g_test_run();
+    ret = g_test_run();
+    pool_shutdown();
+    return ret;
 }

@@ -489,6 +489,71 @@ static void test_cycle_and_depth(void)
     g_assert_null(node_next(NULL));
 }
 
+/* upper -> top -> base, both links frozen; whatever would move one or take it
+ * away. */
+static void refused_frozen(struct node *top, struct node *base)
+{
+    g_autofree char *before = dump_graph(), *after = NULL;
+    struct node *filter = new_node(&filter_driver, "filter");
+    struct graph_change *gc;
+    struct error *err = NULL;
+
+    g_assert_false(node_insert_filter(filter, top, &err));
+    expect_error(err, "Cannot change 'file' link to 'top'");
+    err = NULL;
+    g_assert_false(node_insert_filter(filter, base, &err));
+    expect_error(err, "Cannot change 'backing' link to 'base'");
+    err = NULL;
+    g_assert_false(node_replace(base, filter, &err));
+    expect_error(err, "Cannot change 'backing' link to 'base'");
+    gc = graph_change_begin();
+    graph_change_unlink(gc, top->backing);
+    err = NULL;
+    g_assert_false(graph_change_finish(gc, NULL, &err));
+    expect_error(err, "Cannot change 'backing' link to 'base'");
+    gc = graph_change_begin();
+    graph_change_unlink(gc, top->backing);
+    g_assert_false(graph_change_check(gc, NULL));
+    node_unref(filter);
+    after = dump_graph();
+    g_assert_cmpstr(before, ==, after);
+}
+
+static void test_frozen(void)
+{
+    struct node *base, *top, *upper, *filter;
+    struct error *err = NULL;
+
+    CONTROL_GUARD();
+    base = new_node(&format_driver, "base");
+    top = new_node(&format_driver, "top");
+    upper = new_node(&filter_driver, "upper");
+    filter = new_node(&filter_driver, "over");
+    g_assert_nonnull(node_attach_child(top, base, "backing", ROLE_COW, NULL));
+    g_assert_true(node_insert_filter(filter, top, NULL));
+    g_assert_nonnull(node_attach_child(upper, filter, "file",
+                                       ROLE_FILTERED | ROLE_PRIMARY, NULL));
+    g_assert_true(node_freeze_chain(upper, base, NULL));
+    g_assert_false(node_freeze_chain(top, NULL, &err));
+    expect_error(err, "Cannot change 'backing' link from 'top' to 'base'");
+
+    /* A filter that ends goes out of a frozen chain, which stays frozen. */
+    node_remove_filter(filter);
+    node_unref(filter);
+    g_assert_true(node_filtered(upper) == top);
+    check_graph();
+    refused_frozen(top, base);
+
+    node_unfreeze_chain(upper, base);
+    filter = new_node(&filter_driver, "over");
+    g_assert_true(node_insert_filter(filter, base, NULL));
+    node_unref(filter);
+    node_unref(base);
+    node_unref(top);
+    node_unref(upper);
+    g_assert_null(node_next(NULL));
+}
+
 static void test_blockers(void)
 {
     struct error *err = NULL;
@@ -582,6 +647,7 @@ int main(int argc, char **argv)
     g_test_add_func("/graph/names", test_names);
     g_test_add_func("/graph/conflict-text", test_conflict_text);
     g_test_add_func("/graph/cycle-and-depth", test_cycle_and_depth);
+    g_test_add_func("/graph/frozen", test_frozen);
     g_test_add_func("/graph/blockers", test_blockers);
     g_test_add_func("/graph/cascade", test_cascade);
     g_test_add_func("/graph/random", test_random);

@@ -180,7 +180,6 @@ static void test_refused(struct fixture *f, gconstpointer unused)
     peer_hello(p, 3);
     peer_option(p, NBD_OPT_STARTTLS, NULL, 0, NBD_REP_ERR_POLICY);
     peer_option(p, NBD_OPT_STARTTLS, "x", 1, NBD_REP_ERR_INVALID);
-    peer_option(p, NBD_OPT_EXTENDED_HEADERS, NULL, 0, NBD_REP_ERR_UNSUP);
     peer_option(p, 4, NULL, 0, NBD_REP_ERR_UNSUP);
     peer_option(p, 12345678, "what is this", 12, NBD_REP_ERR_UNSUP);
     peer_option(p, 12345678, big, 1 << 20, NBD_REP_ERR_UNSUP);
@@ -188,6 +187,9 @@ static void test_refused(struct fixture *f, gconstpointer unused)
     peer_option(p, NBD_OPT_STRUCTURED_REPLY, "x", 1, NBD_REP_ERR_INVALID);
     peer_option(p, NBD_OPT_STRUCTURED_REPLY, NULL, 0, NBD_REP_ACK);
     peer_option(p, NBD_OPT_STRUCTURED_REPLY, NULL, 0, NBD_REP_ERR_INVALID);
+    peer_option(p, NBD_OPT_EXTENDED_HEADERS, "x", 1, NBD_REP_ERR_INVALID);
+    peer_option(p, NBD_OPT_EXTENDED_HEADERS, NULL, 0, NBD_REP_ACK);
+    peer_option(p, NBD_OPT_EXTENDED_HEADERS, NULL, 0, NBD_REP_ERR_INVALID);
     peer_option(p, NBD_OPT_ABORT, NULL, 0, NBD_REP_ACK);
     peer_expect_closed(p);
 }

@@ -47,9 +47,13 @@ ssize_t pwrite64(int fd, const void *buf, size_t bytes, off64_t offset)
 struct crash_case {
     const char *name, *create, *open, *prepare;
     bool lazy;
+    int unit;                   /* sectors of a cluster, for what takes whole
+                                   ones: discards, compressed writes; or 0 */
+    bool compress;
 };
 
 struct worker {
+    const struct crash_case *c;
     struct root *root;
     struct record *rec;
     int id;
@@ -64,10 +68,11 @@ static uint64_t next(struct worker *w)
     return w->rng >> 8;
 }
 
-/* Sectors belong to threads in blocks of 50: clusters are shared. */
-static bool owns(int id, int sector)
+/* Sectors belong to threads in blocks of 50: clusters are shared.  With a
+ * unit a block has some whole clusters. */
+static bool owns(const struct worker *w, int sector)
 {
-    return sector / 50 % N_THREADS == id;
+    return sector / (w->c->unit ? w->c->unit * 2 : 50) % N_THREADS == w->id;
 }
 
 static void do_flush(struct worker *w)
@@ -76,27 +81,30 @@ static void do_flush(struct worker *w)
     static _Thread_local bool zero[N_SECTORS];
 
     for (int i = 0; i < N_SECTORS; i++) {
-        if (owns(w->id, i)) {
+        if (owns(w, i)) {
             acked[i] = w->rec->acked[i];
             zero[i] = w->rec->acked_is_zero[i];
         }
     }
     g_assert_cmpint(root_flush(w->root), ==, 0);
     for (int i = 0; i < N_SECTORS; i++) {
-        if (owns(w->id, i)) {
+        if (owns(w, i)) {
             w->rec->durable[i] = acked[i];
             w->rec->durable_is_zero[i] = zero[i];
         }
     }
 }
 
-static int change(struct worker *w, int start, int n, bool zero)
+enum kind { WRITE, ZERO, DISCARD, COMPRESS };
+
+static int change(struct worker *w, int start, int n, enum kind kind)
 {
     static _Thread_local uint32_t buf[MAX_RUN * SECTOR / 4];
+    int64_t offset = (int64_t)start * SECTOR, bytes = (int64_t)n * SECTOR;
 
     for (int i = start; i < start + n; i++) {
         uint32_t stamp = w->rec->next_stamp[i]++;
-        if (zero) {
+        if (kind == ZERO || kind == DISCARD) {
             w->rec->last_zero[i] = stamp;
         }
         for (int k = 0; k < SECTOR / 4; k += 2) {
@@ -104,13 +112,36 @@ static int change(struct worker *w, int start, int n, bool zero)
             buf[(i - start) * SECTOR / 4 + k + 1] = stamp;
         }
     }
-    if (zero) {
-        return root_pwrite_zeroes(w->root, (int64_t)start * SECTOR,
-                                  (int64_t)n * SECTOR,
+    switch (kind) {
+    case ZERO:
+        return root_pwrite_zeroes(w->root, offset, bytes,
                                   next(w) % 2 ? BLK_MAY_UNMAP : 0);
+    case DISCARD:
+        return root_pdiscard(w->root, offset, bytes);
+    default:
+        return root_pwrite(w->root, offset, bytes, buf,
+                           kind == COMPRESS ? BLK_COMPRESSED : 0);
     }
-    return root_pwrite(w->root, (int64_t)start * SECTOR, (int64_t)n * SECTOR,
-                       buf, 0);
+}
+
+/* What to do next and where; *N 0: nothing. */
+static enum kind choose(struct worker *w, int *start, int *n)
+{
+    enum kind kind = next(w) % 4 == 0 ? ZERO : WRITE;
+    int unit = w->c->unit;
+
+    *start = next(w) % N_SECTORS;
+    *n = 0;
+    if (unit && next(w) % 3 == 0) {
+        *start -= *start % unit;
+        *n = owns(w, *start) ? unit : 0;
+        return w->c->compress && next(w) % 3 ? COMPRESS : DISCARD;
+    }
+    while (*n < MAX_RUN && *start + *n < N_SECTORS && owns(w, *start + *n) &&
+           (*n == 0 || next(w) % 64)) {
+        ++*n;
+    }
+    return kind;
 }
 
 static void *worker_run(void *opaque)
@@ -118,21 +149,18 @@ static void *worker_run(void *opaque)
     struct worker *w = opaque;
 
     for (;;) {
-        int start = next(w) % N_SECTORS, n = 0;
-        bool zero = next(w) % 4 == 0;
+        int start, n;
+        enum kind kind;
         if (next(w) % 12 == 0) {
             do_flush(w);
             continue;
         }
-        while (n < MAX_RUN && start + n < N_SECTORS &&
-               owns(w->id, start + n) && (n == 0 || next(w) % 64)) {
-            n++;
-        }
+        kind = choose(w, &start, &n);
         if (n > 0) {
-            g_assert_cmpint(change(w, start, n, zero), ==, 0);
+            g_assert_cmpint(change(w, start, n, kind), ==, 0);
             for (int i = start; i < start + n; i++) {
                 w->rec->acked[i] = w->rec->next_stamp[i] - 1;
-                w->rec->acked_is_zero[i] = zero;
+                w->rec->acked_is_zero[i] = kind == ZERO || kind == DISCARD;
             }
         }
     }
@@ -154,7 +182,7 @@ static void child_run(const struct crash_case *c, const char *path,
     control_unlock();
     for (int i = 0; i < N_THREADS; i++) {
         w[i] = (struct worker) {
-            .root = im.root, .rec = rec, .id = i,
+            .c = c, .root = im.root, .rec = rec, .id = i,
             .rng = (round * 16 + i + 1) * UINT64_C(0x9e3779b97f4a7c15),
         };
         pthread_create(&thread, NULL, worker_run, &w[i]);
@@ -242,15 +270,15 @@ static void test_crash(gconstpointer data)
     g_autofree char *path = test_path("crash.qcow2");
     struct record *rec = mmap(NULL, sizeof(*rec), PROT_READ | PROT_WRITE,
                               MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    int rounds = g_test_slow() ? 100 : 20;
+    int rounds = g_test_slow() ? 40 : 10;
     int64_t written = 0;
 
     g_assert_true(rec != MAP_FAILED);
     for (int i = 0; i < N_SECTORS; i++) {
         rec->next_stamp[i] = 1;
     }
-    sh_ok("qemu-img create -q -f qcow2 %s '%s' %d", c->create, path,
-          N_SECTORS * SECTOR);
+    sh_ok("cd '%s' && rm -f data.raw && qemu-img create -q -f qcow2 %s '%s' "
+          "%d", test_dir(), c->create, path, N_SECTORS * SECTOR);
     for (int round = 0; round < rounds; round++) {
         pid_t pid;
         int status;
@@ -299,6 +327,22 @@ int main(int argc, char **argv)
           "qemu-img snapshot -c s '%s'" },
         { "extended", "-o cluster_size=16k,extended_l2=on", NO_SYNC,
           "qemu-img snapshot -c s '%s'" },
+        { "2M", "-o cluster_size=2M", NO_SYNC, NULL },
+        { "v2", "-o compat=0.10,cluster_size=8k", NO_SYNC,
+          "qemu-img snapshot -c s '%s'" },
+        { "refcount-1", "-o refcount_bits=1,cluster_size=4k", NO_SYNC, NULL },
+        { "data-file", "-o data_file=$PWD/data.raw,cluster_size=4k", NO_SYNC,
+          NULL, false, 8 },
+        { "data-file-raw", "-o data_file=$PWD/data.raw,data_file_raw=on",
+          NO_SYNC, NULL, false, 128 },
+        { "trim", "-o cluster_size=4k", NO_SYNC ", 'pass-discard-other': true",
+          "qemu-img snapshot -c s '%s'", false, 8 },
+        { "compressed", "-o cluster_size=4k", NO_SYNC,
+          "qemu-img snapshot -c s '%s'", false, 8, true },
+        { "compressed-ext", "-o cluster_size=16k,extended_l2=on,"
+          "compression_type=zstd", NO_SYNC, NULL, false, 32, true },
+        { "lazy-all", "-o lazy_refcounts=on,cluster_size=4k", NO_SYNC,
+          "qemu-img snapshot -c s '%s'", true, 8, true },
         { "lazy", "-o lazy_refcounts=on,cluster_size=4k", NO_SYNC, NULL,
           true },
         { "lazy-512", "-o lazy_refcounts=on,cluster_size=512,refcount_bits=64",

@@ -33,6 +33,41 @@ static void test_basic(void)
 }
 
 /* Random try/release of single bytes' readers and writers. */
+/* Who gives up leaves nothing behind, and does not hold up who came later. */
+static void *late_reader(void *arg)
+{
+    struct range_lock *rl = arg;
+    struct range_hold h;
+
+    range_lock_acquire(rl, &h, 50, 10, false);
+    range_lock_release(rl, &h);
+    return NULL;
+}
+
+static void test_deadline(void)
+{
+    struct range_lock rl;
+    struct range_hold a, b;
+    pthread_t thread;
+    int64_t start = clock_ns();
+
+    range_lock_init(&rl, "test");
+    range_lock_acquire(&rl, &a, 0, 100, false);
+    g_assert_true(range_lock_acquire_until(&rl, &b, 50, 100, false, 1));
+    range_lock_release(&rl, &b);
+    g_assert_false(range_lock_acquire_until(&rl, &b, 50, 100, true, 1));
+    /* The reader stands behind a writer that waits for A for a while. */
+    pthread_create(&thread, NULL, late_reader, &rl);
+    g_assert_false(range_lock_acquire_until(&rl, &b, 0, 100, true,
+                                            start + 50000000));
+    g_assert_cmpint(clock_ns(), >=, start + 50000000);
+    pthread_join(thread, NULL);
+    range_lock_release(&rl, &a);
+    range_lock_acquire(&rl, &a, 0, 100, true);
+    range_lock_release(&rl, &a);
+    range_lock_deinit(&rl);
+}
+
 static void test_model(void)
 {
     enum { N = 12, SIZE = 40 };
@@ -169,6 +204,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/range-lock/basic", test_basic);
+    g_test_add_func("/range-lock/deadline", test_deadline);
     g_test_add_func("/range-lock/model", test_model);
     g_test_add_func("/range-lock/threads", test_threads);
     g_test_add_func("/range-lock/no-starvation", test_no_starvation);

@@ -1,20 +1,63 @@
 /* SPDX-License-Identifier: MIT */
-/* Copy-before-write filter: see copy-before-write.h. */
-#include "block/filters/copy-before-write.h"
+/* Copy-before-write: see copy-before-write.h.  Here: guests, and the filter's
+ * life. */
+#include "block/filters/copy-before-write-priv.h"
 
 #include <errno.h>
 #include "base/control.h"
-#include "block/copier.h"
-#include "block/driver.h"
+#include "base/pool.h"
+#include "bitmaps/dirty-bitmap.h"
 
-struct cbw_state {
-    /* Set by cbw_insert(), then constant. */
-    struct copier *copier;      /* owned; NULL before and after */
-    struct child *target;       /* borrowed: a child of the node */
-    bool break_snapshot;
-    /* Atomic. */
-    int snapshot_error;         /* -errno of the first copy that failed */
-};
+enum { DEFAULT_CLUSTER_BYTES = 64 * 1024 };
+
+/* ---- a target that hangs ------------------------------------------------ */
+
+/* Copies that nobody waits for any more: those who wait for the node need not
+ * wait for them either. */
+static void cancel_left(struct node *n)
+{
+    struct cbw_state *s = n->state;
+
+    control_assert();
+    if (s->copier && copier_was_left(s->copier)) {
+        node_cancel_in_flight(s->target->node);
+    }
+}
+
+static void cancel_task(void *opaque)
+{
+    struct node *n = opaque;
+
+    control_lock();
+    cancel_left(n);
+    control_unlock();
+    node_dec_in_flight(n);
+}
+
+static void cbw_drained_begin(struct node *n)
+{
+    struct cbw_state *s = n->state;
+
+    __atomic_store_n(&s->drained, true, __ATOMIC_SEQ_CST);
+    cancel_left(n);
+}
+
+static void cbw_drained_end(struct node *n)
+{
+    struct cbw_state *s = n->state;
+
+    __atomic_store_n(&s->drained, false, __ATOMIC_SEQ_CST);
+}
+
+/* ---- guests ------------------------------------------------------------- */
+
+static int64_t copy_deadline(const struct cbw_state *s, unsigned flags)
+{
+    if (flags & BLK_NOWAIT) {
+        return COPIER_NOWAIT;
+    }
+    return s->timeout_ns ? clock_ns() + s->timeout_ns : COPIER_FOREVER;
+}
 
 /* 0: the write may go on. */
 static int before_write(struct node *n, int64_t offset, int64_t bytes,
@@ -27,11 +70,16 @@ static int before_write(struct node *n, int64_t offset, int64_t bytes,
         return 0;
     }
     ret = copier_before_write(s->copier, offset, bytes,
-                              !(flags & BLK_NOWAIT));
+                              copy_deadline(s, flags));
+    if (G_UNLIKELY(ret == -ETIMEDOUT) &&
+        __atomic_load_n(&s->drained, __ATOMIC_SEQ_CST)) {
+        node_inc_in_flight(n);
+        pool_submit(cancel_task, n);
+    }
     if (ret < 0 && s->break_snapshot && ret != -EAGAIN) {
         __atomic_compare_exchange_n(&s->snapshot_error, &expected, ret, false,
                                     __ATOMIC_RELEASE, __ATOMIC_RELAXED);
-        ret = 0;
+        ret = 0;                                        /* I2 */
     }
     return ret;
 }
@@ -61,6 +109,15 @@ static int cbw_pdiscard(struct node *n, int64_t offset, int64_t bytes)
     return ret < 0 ? ret : node_pdiscard(n->file->node, offset, bytes);
 }
 
+/* The copy has the length that the source had. */
+static int cbw_truncate(struct node *n, int64_t length, bool exact,
+                        PreallocMode prealloc, struct error **errp)
+{
+    error_set(errp, "Node '%s' keeps a snapshot and cannot be resized",
+              node_name(n));
+    return -ENOTSUP;
+}
+
 static void cbw_child_perm(struct node *n, const struct child *c,
                            unsigned perm, unsigned shared,
                            unsigned *child_perm, unsigned *child_shared)
@@ -78,22 +135,179 @@ static void cbw_child_perm(struct node *n, const struct child *c,
     if (perm & PERM_WRITE) {
         *child_perm |= PERM_CONSISTENT_READ;    /* to copy before */
     }
-    /* A write that does not pass here would not be noticed. */
-    *child_shared &= ~(unsigned)(PERM_WRITE | PERM_RESIZE);
+    if (n->parents) {
+        /* A write that does not pass here would not be noticed.  Before the
+         * filter is put in its place it still does not pass. */
+        *child_shared &= ~(unsigned)(PERM_WRITE | PERM_RESIZE);
+    }
+}
+
+/* ---- by options --------------------------------------------------------- */
+
+uint32_t cbw_cluster_bytes(const struct node *target, uint64_t min_bytes,
+                           struct error **errp)
+{
+    int64_t unit = MAX(node_cluster_bytes(target), DEFAULT_CLUSTER_BYTES);
+
+    if (min_bytes & (min_bytes - 1)) {
+        error_set(errp, "min-cluster-size needs to be a power of 2");
+        return 0;
+    }
+    if (min_bytes > INT_MAX) {
+        error_set(errp, "min-cluster-size too large: %" G_GUINT64_FORMAT
+                  " > %d", min_bytes, INT_MAX);
+        return 0;
+    }
+    return MAX(unit, (int64_t)min_bytes);
+}
+
+/* What BM has dirty now, in units of the copier, into BITS. */
+static void take_bitmap(struct bits *bits, struct dirty_bitmap *bm,
+                        int64_t length, int64_t unit)
+{
+    for (int64_t at = 0, start; at < length; ) {
+        int64_t bytes = dirty_bitmap_next_dirty(bm, at, length, length,
+                                                &start);
+        if (bytes == 0) {
+            break;
+        }
+        at = MIN(start + bytes, length);
+        bits_set(bits, start / unit, (at + unit - 1) / unit - start / unit);
+    }
+}
+
+static bool find_bitmap(const struct node *n, const BlockDirtyBitmap *ref,
+                        struct dirty_bitmap **bm, struct error **errp)
+{
+    struct node *owner;
+
+    *bm = NULL;
+    if (!ref) {
+        return true;
+    }
+    owner = node_find(ref->node);
+    if (!owner) {
+        error_set(errp, "Node '%s' not found", ref->node);
+        return false;
+    }
+    *bm = dirty_bitmap_find(owner->bitmaps, ref->name);
+    if (!*bm) {
+        error_set(errp, "Dirty bitmap '%s' not found", ref->name);
+        return false;
+    }
+    if (dirty_bitmap_length(*bm) != node_length(n->file->node)) {
+        error_set(errp, "Bitmap '%s' and node '%s' have different sizes",
+                  ref->name, node_name(n->file->node));
+        return false;
+    }
+    if (!dirty_bitmap_check(*bm, DIRTY_BITMAP_ALLOW_RO, errp)) {
+        error_prepend(errp, "Cannot create block-copy-state: Failed to merge "
+                      "bitmap '%s' to internal copy-bitmap: ", ref->name);
+        return false;
+    }
+    return true;
+}
+
+/* The copier and what it is to copy; nothing here waits. */
+static bool set_up(struct node *n, const BlockdevOptionsCbw *o,
+                   struct error **errp)
+{
+    struct cbw_state *s = n->state;
+    struct copier_options options = {
+        .source = n->file, .target = s->target, .owner = n,
+        .length = node_length(n->file->node),
+    };
+    struct dirty_bitmap *bm;
+    struct bits *todo;
+
+    options.cluster_bytes =
+        cbw_cluster_bytes(s->target->node,
+                          o->has_min_cluster_size ? o->min_cluster_size : 0,
+                          errp);
+    if (!options.cluster_bytes || !find_bitmap(n, o->bitmap, &bm, errp)) {
+        return false;
+    }
+    if (node_length(s->target->node) < options.length) {
+        error_set(errp, "Source and target image have different sizes");
+        return false;
+    }
+    s->copier = copier_new(&options);
+    todo = s->copier ? copier_todo(s->copier) : NULL;
+    if (bm && todo) {
+        take_bitmap(todo, bm, options.length, options.cluster_bytes);
+    } else if (todo) {
+        bits_set(todo, 0, bits_size(todo));
+    }
+    s->access = todo ? bits_clone(todo) : NULL;         /* I3 */
+    if (!s->access) {
+        error_set(errp, "No memory for the copy bitmap of '%s'",
+                  node_name(n->file->node));
+        copier_free(&s->copier);
+        return false;
+    }
+    return true;
+}
+
+static bool cbw_open_children(struct node *n, const BlockdevOptions *options,
+                              struct error **errp)
+{
+    const BlockdevOptionsCbw *o = &options->u.copy_before_write;
+    struct cbw_state *s = n->state;
+
+    s->break_snapshot = o->has_on_cbw_error &&
+                        o->on_cbw_error == ON_CBW_ERROR_BREAK_SNAPSHOT;
+    s->timeout_ns = o->has_cbw_timeout ? o->cbw_timeout * INT64_C(1000000000)
+                                       : 0;
+    s->target = node_open_child(n, o->target, "target", ROLE_DATA, errp);
+    return s->target && set_up(n, o, errp);
+}
+
+static int cbw_open(struct node *n, const BlockdevOptions *options,
+                    struct error **errp)
+{
+    atomic_store(&n->length_bytes, node_length(n->file->node));
+    return 0;
+}
+
+/* No request is under way, but a copy that was left behind may be. */
+static void cbw_close(struct node *n)
+{
+    struct cbw_state *s = n->state;
+
+    control_lock();
+    cancel_left(n);
+    while (atomic_load(&n->n_in_flight) > 0) {
+        control_wait();
+    }
+    control_unlock();
+    copier_free(&s->copier);
+    bits_free(g_steal_pointer(&s->access));
+}
+
+static BlockdevRef **cbw_file_option(BlockdevOptions *options)
+{
+    return &options->u.copy_before_write.file;
 }
 
 const struct driver driver_copy_before_write = {
     .name = "copy-before-write",
-    .type = -1,
+    .type = BLOCKDEV_DRIVER_COPY_BEFORE_WRITE,
     .state_size = sizeof(struct cbw_state),
     .is_filter = true,
+    .file_option = cbw_file_option,
+    .open_children = cbw_open_children,
+    .open = cbw_open,
+    .close = cbw_close,
+    .drained_begin = cbw_drained_begin,
+    .drained_end = cbw_drained_end,
     .child_perm = cbw_child_perm,
     .pwrite = cbw_pwrite,
     .pwrite_zeroes = cbw_pwrite_zeroes,
     .pdiscard = cbw_pdiscard,
+    .truncate = cbw_truncate,
 };
 
-/* ---- life --------------------------------------------------------------- */
+/* ---- by code ------------------------------------------------------------ */
 
 /* What passes through looks as below. */
 static void look_like(struct node *n, const struct node *source)
@@ -122,6 +336,7 @@ static struct node *make_filter(struct node *source, struct node *target,
     look_like(n, source);
     s = n->state;
     s->break_snapshot = options->break_snapshot;
+    s->timeout_ns = options->timeout_ns;
     /* First the target: parents inside it stay with the source. */
     s->target = node_attach_child(n, target, "target", ROLE_DATA, errp);
     if (!s->target || !node_insert_filter(n, source, errp)) {
@@ -151,6 +366,7 @@ struct node *cbw_insert(struct node *source, struct node *target,
         return NULL;
     }
     s = n->state;
+    copier_options.owner = n;
     copier_options.source = n->file;
     copier_options.target = s->target;
     s->copier = copier_new(&copier_options);

@@ -4,8 +4,9 @@
  * iothreads, authorization lists), found by id.
  *
  * Threads     Control lock held for all functions here.
- * Lifetime    An object lives until object-del and its last use has gone;
- *             object-del of one in use is refused.
+ * Lifetime    An object lives until object-del and its last use has gone.
+ *             object-del of one in use is refused; or, if its type says so,
+ *             takes its name away and leaves it to those that use it.
  */
 #pragma once
 
@@ -22,6 +23,8 @@ struct object_type {
     bool (*init)(struct object *obj, const ObjectOptions *options,
                  struct error **errp);
     void (*fini)(struct object *obj);
+    const char *parent;         /* the abstract type above it */
+    bool del_in_use;            /* object-del of one in use is fine */
     /* qom-get, qom-set, qom-list; a NULL-terminated table. */
     const struct object_property *properties;
 };
@@ -40,6 +43,7 @@ struct object {
     const struct object_type *type;
     char *id;                   /* owned */
     int n_users;
+    bool deleted;               /* out of the list: the last user frees it */
     struct object *next;        /* newest first */
 };
 
@@ -53,9 +57,23 @@ struct object *object_find(const char *id);
  * errp otherwise. */
 struct object *object_get(const char *id, ObjectType type,
                           struct error **errp);
-/* An object from code, not from options (a throttle group that a name
- * implies); in use from now on. */
+/* OBJ, that the caller has found, in use (once more) from now on. */
 struct object *object_get_again(struct object *obj);
-void object_put(struct object *obj);
+void object_put(struct object *obj);    /* NULL is fine */
+
+/* Newest first; NULL starts. */
+struct object *object_next(const struct object *obj);
+const char *object_type_name(const struct object *obj);     /* static */
+/* A letter, then letters, digits, '-', '.', '_'. */
+bool object_id_valid(const char *id);
 /* Delete all, at exit. */
 void objects_free(void);
+
+/* The types, by ObjectType; NULL: not supported (types.c, or a test's).
+ * Another spelling of a type has the type that .type names. */
+extern const struct object_type *const object_types[OBJECT_TYPE__MAX];
+extern const struct object_type authz_list_file_object_type,
+    authz_list_object_type, authz_simple_object_type, iothread_object_type,
+    secret_object_type, throttle_group_object_type,
+    tls_creds_anon_object_type, tls_creds_psk_object_type,
+    tls_creds_x509_object_type;

@@ -144,6 +144,7 @@ static int place_refblock(struct qcow2 *s, uint32_t index, int64_t place)
     uint64_t entry;
     int ret;
 
+    QCOW2_DEBUG_LOCKED(s, REFBLOCK_ALLOC);
     ret = qcow2_check_overlap(s, 0, offset, s->cluster_bytes);
     if (ret == 0 && !take_fresh(s, place, 1)) {
         ret = write_zero_cluster(s, offset);
@@ -243,6 +244,7 @@ static int grow_reftable(struct qcow2 *s, int64_t entries)
     uint64_t *table;
     uint8_t *dirty;
 
+    QCOW2_DEBUG_LOCKED(s, REFTABLE_GROW);
     entries = MAX(entries + 1, s->reftable_entries * INT64_C(3) / 2);
     clusters = (entries + per_cluster - 1) / per_cluster;
     /* It and its blocks need to be covered too. */
@@ -382,6 +384,7 @@ int64_t qcow2_alloc_packed(struct qcow2 *s, int64_t bytes)
 {
     int64_t place, n;
 
+    QCOW2_DEBUG_LOCKED(s, CLUSTER_ALLOC_BYTES);
     /* The allocator's turn: nobody else raises a count meanwhile. */
     allocating_begin(s);
     place = s->corrupt ? -EIO : share_packed(s, bytes);
@@ -401,8 +404,7 @@ int64_t qcow2_alloc_packed(struct qcow2 *s, int64_t bytes)
     return place;
 }
 
-/* Before refcounts get behind: say so in the file. */
-static int lazy_begin(struct qcow2 *s)
+int qcow2_lazy_begin(struct qcow2 *s)
 {
     int ret;
 
@@ -425,8 +427,9 @@ int64_t qcow2_alloc_run(struct qcow2 *s, int64_t n, bool exact,
     int64_t run, cluster;
     bool is_fresh;
 
+    QCOW2_DEBUG_LOCKED(s, CLUSTER_ALLOC);
     allocating_begin(s);
-    run = s->corrupt ? -EIO : lazy_begin(s);
+    run = s->corrupt ? -EIO : qcow2_lazy_begin(s);
     if (run == 0) {
         run = alloc_run(s, n, exact, &cluster);
     }

@@ -270,7 +270,7 @@ static bool store_all(struct qcow2 *s, struct stored_directory *dir,
     return true;
 }
 
-void qcow2_bitmaps_store(struct qcow2 *s)
+bool qcow2_bitmaps_try_store(struct qcow2 *s, struct error **errp)
 {
     g_autoptr(GArray) added = g_array_new(FALSE, FALSE, sizeof(struct extent));
     g_autoptr(GArray) dropped = g_array_new(FALSE, FALSE,
@@ -278,19 +278,25 @@ void qcow2_bitmaps_store(struct qcow2 *s)
     struct stored_directory *dir;
     struct range_hold hold;
     bool any = false, ok;
-    AUTO_ERROR(err);
 
     range_lock_acquire(&qcow2_bitmaps_of(s)->update, &hold, 0, 1, true);
     dir = qcow2_bitmaps_copy_directory(s);
-    ok = store_all(s, dir, added, dropped, &any, &err);
+    ok = store_all(s, dir, added, dropped, &any, errp);
     if (ok && any) {
-        ok = replace_directory(s, g_steal_pointer(&dir), added, dropped, &err);
+        ok = replace_directory(s, g_steal_pointer(&dir), added, dropped, errp);
     } else if (!ok) {
         free_extents(s, added);
     }
     stored_directory_free(dir);
     range_lock_release(&qcow2_bitmaps_of(s)->update, &hold);
-    if (!ok) {
+    return ok;
+}
+
+void qcow2_bitmaps_store(struct qcow2 *s)
+{
+    AUTO_ERROR(err);
+
+    if (!qcow2_bitmaps_try_store(s, &err)) {
         error_report_text("Lost persistent bitmaps during inactivation of node"
                           " '%s': %s", node_name(s->node), error_text(err));
     }

@@ -195,27 +195,13 @@ static void load_all(struct qcow2 *s, struct stored_directory *dir)
     }
 }
 
-/* I1.  The directory is written where it is: only flags change. */
-static bool mark_in_use(struct qcow2 *s, struct stored_directory *dir,
+/* The directory is written where it is: only flags change. */
+static bool write_flags(struct qcow2 *s, const struct stored_directory *dir,
                         struct error **errp)
 {
-    g_autofree uint8_t *buf = NULL;
-    bool any = false;
+    g_autofree uint8_t *buf = g_malloc(s->bitmaps.directory_bytes);
     int ret;
 
-    for (unsigned i = 0; i < stored_directory_count(dir); i++) {
-        struct stored_bitmap *b = stored_directory_at(dir, i);
-
-        if (!(b->flags & STORED_IN_USE) &&
-            (!b->fault || (b->flags & STORED_AUTO))) {
-            b->flags |= STORED_IN_USE;
-            any = true;
-        }
-    }
-    if (!any) {
-        return true;
-    }
-    buf = g_malloc(s->bitmaps.directory_bytes);
     stored_directory_encode(dir, buf);
     ret = qcow2_file_pwrite(s, s->bitmaps.directory_offset,
                             s->bitmaps.directory_bytes, buf, 0);
@@ -227,6 +213,81 @@ static bool mark_in_use(struct qcow2 *s, struct stored_directory *dir,
         return false;
     }
     return true;
+}
+
+/* I1. */
+static bool mark_in_use(struct qcow2 *s, struct stored_directory *dir,
+                        struct error **errp)
+{
+    bool any = false;
+
+    for (unsigned i = 0; i < stored_directory_count(dir); i++) {
+        struct stored_bitmap *b = stored_directory_at(dir, i);
+
+        if (!(b->flags & STORED_IN_USE) &&
+            (!b->fault || (b->flags & STORED_AUTO))) {
+            b->flags |= STORED_IN_USE;
+            any = true;
+        }
+    }
+    return !any || write_flags(s, dir, errp);
+}
+
+/* Those that are in memory and as good as in the file. */
+static bool mark_unused(struct qcow2 *s, struct stored_directory *dir,
+                        struct error **errp)
+{
+    bool any = false;
+
+    CONTROL_GUARD();
+    for (unsigned i = 0; i < stored_directory_count(dir); i++) {
+        struct stored_bitmap *b = stored_directory_at(dir, i);
+        struct dirty_bitmap *bm = b->nameless
+            ? NULL : dirty_bitmap_find(s->node->bitmaps, b->name);
+
+        if ((b->flags & STORED_IN_USE) && bm && !b->fault &&
+            !dirty_bitmap_inconsistent(bm)) {
+            b->flags &= ~STORED_IN_USE;
+            any = true;
+        }
+    }
+    CONTROL_YIELD {
+        any = !any || write_flags(s, dir, errp);
+    }
+    return any;
+}
+
+bool qcow2_bitmaps_set_in_use(struct qcow2 *s, bool in_use,
+                              struct error **errp)
+{
+    struct qcow2_bitmaps *state = qcow2_bitmaps_of(s);
+    struct stored_directory *dir;
+    struct range_hold hold;
+    bool ok;
+
+    range_lock_acquire(&state->update, &hold, 0, 1, true);
+    dir = qcow2_bitmaps_copy_directory(s);
+    ok = in_use ? mark_in_use(s, dir, errp) : mark_unused(s, dir, errp);
+    if (ok) {
+        qcow2_bitmaps_set_directory(s, dir);
+    } else {
+        stored_directory_free(dir);
+    }
+    range_lock_release(&state->update, &hold);
+    return ok;
+}
+
+void qcow2_bitmaps_set_readonly(struct qcow2 *s, bool readonly)
+{
+    const struct dirty_bitmap_list *l = s->node->bitmaps;
+
+    CONTROL_GUARD();
+    for (struct dirty_bitmap *bm = dirty_bitmap_next(l, NULL); bm;
+         bm = dirty_bitmap_next(l, bm)) {
+        if (dirty_bitmap_persistent(bm)) {
+            dirty_bitmap_set_readonly(bm, readonly);
+        }
+    }
 }
 
 /* I3.  The extension stays in the header as it is. */

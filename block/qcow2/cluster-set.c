@@ -8,7 +8,7 @@
  */
 #include "block/qcow2/qcow2.h"
 
-#define KIND_MASK UINT64_C(3)
+#define KIND_MASK UINT64_C(7)
 /* A key without kinds was removed; it stays as a stepping stone. */
 
 struct qcow2_cluster_set {

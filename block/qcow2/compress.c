@@ -91,7 +91,9 @@ static int write_packed(struct qcow2 *s, int64_t offset, const uint8_t *data,
     if (place < 0) {
         return place;
     }
+    QCOW2_DEBUG(s, WRITE_COMPRESSED);
     ret = qcow2_file_pwrite(s, place, bytes, data, 0);
+    QCOW2_DEBUG(s, L2_UPDATE_COMPRESSED);
     lock_acquire(&s->lock);
     if (ret == 0) {
         change.host = descriptor(s, place, bytes);

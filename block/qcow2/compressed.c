@@ -72,6 +72,7 @@ int qcow2_read_compressed(struct qcow2 *s, uint64_t entry, int64_t in_cluster,
     if (offset >= QCOW2_MAX_HOST_OFFSET) {
         return -EIO;
     }
+    QCOW2_DEBUG(s, READ_COMPRESSED);
     ret = qcow2_file_pread(s, offset, in_bytes, in, 0);
     if (ret < 0) {
         return ret;

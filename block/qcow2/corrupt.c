@@ -137,6 +137,10 @@ static unsigned hits_tables(const struct qcow2 *s, unsigned which,
         if ((kinds & QCOW2_SET_L2) && (which & QCOW2_OL_ACTIVE_L2)) {
             return QCOW2_OL_ACTIVE_L2;
         }
+        if ((kinds & QCOW2_SET_INACTIVE_L2) &&
+            (which & QCOW2_OL_INACTIVE_L2)) {
+            return QCOW2_OL_INACTIVE_L2;
+        }
         if ((kinds & QCOW2_SET_REFBLOCK) && (which & QCOW2_OL_REFBLOCK)) {
             return QCOW2_OL_REFBLOCK;
         }
@@ -161,6 +165,8 @@ static const char *overlap_name(unsigned what)
         return "snapshot table";
     case QCOW2_OL_INACTIVE_L1:
         return "inactive L1 table";
+    case QCOW2_OL_INACTIVE_L2:
+        return "inactive L2 table";
     default:
         return "bitmap directory";
     }
@@ -169,9 +175,15 @@ static const char *overlap_name(unsigned what)
 unsigned qcow2_find_overlap(const struct qcow2 *s, unsigned which,
                             int64_t offset, int64_t bytes)
 {
-    unsigned hit = hits_fixed(s, which, offset, bytes);
+    unsigned hit;
 
-    if (!hit && (which & (QCOW2_OL_ACTIVE_L2 | QCOW2_OL_REFBLOCK))) {
+    /* Nothing shares a cluster with a table. */
+    bytes = qcow2_cluster_end(s, offset + bytes);
+    offset = qcow2_cluster_start(s, offset);
+    bytes -= offset;
+    hit = hits_fixed(s, which, offset, bytes);
+    if (!hit && (which & (QCOW2_OL_ACTIVE_L2 | QCOW2_OL_REFBLOCK |
+                          QCOW2_OL_INACTIVE_L2))) {
         hit = hits_tables(s, which, offset, bytes);
     }
     if (!hit && (which & QCOW2_OL_INACTIVE_L1) &&

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * blockdev-create for qcow2: check what is asked for, lay an empty image out,
- * and, for preallocation, let the driver itself grow it.
+ * blockdev-create for qcow2: lay an empty image out, and, for preallocation,
+ * let the driver itself grow it.
  *
  * Layout      header | refcount table | refcount blocks | L1 table.  An empty
  *             file ends with the last entry of the L1 table, as QEMU's does.
@@ -14,175 +14,8 @@
 #include <inttypes.h>
 #include <string.h>
 #include "base/control.h"
-#include "block/qcow2/qcow2.h"
+#include "block/qcow2/create-priv.h"
 #include "block/root.h"
-
-struct layout {
-    struct qcow2_header h;
-    uint32_t cluster_bytes;
-    int64_t reftable_clusters, refblocks, l1_clusters, clusters;
-    PreallocMode prealloc;
-    bool grow;                  /* from nothing, by the driver itself */
-    const char *backing_file;   /* borrowed, or NULL */
-    const char *backing_format; /* static, or NULL */
-    char *data_file;            /* owned; the name to store, or NULL */
-};
-
-/* ---- what may be asked for --------------------------------------------- */
-
-static bool check_size(uint64_t size, struct error **errp)
-{
-    if (size & 511) {
-        error_set(errp, "Image size must be a multiple of 512 bytes");
-        return false;
-    }
-    if (size > INT64_MAX) {
-        error_set(errp, "Could not resize image: Image size cannot be "
-                  "negative");
-        return false;
-    }
-    if (size > BLK_MAX_LENGTH_BYTES) {
-        error_set(errp, "Could not resize image: offset(%" PRIu64 ") exceeds "
-                  "maximum(%" PRId64 ")", size, BLK_MAX_LENGTH_BYTES);
-        return false;
-    }
-    return true;
-}
-
-static bool check_cluster_size(uint64_t bytes, struct error **errp)
-{
-    if (bytes < (1 << QCOW2_MIN_CLUSTER_BITS) ||
-        bytes > (1 << QCOW2_MAX_CLUSTER_BITS) || (bytes & (bytes - 1))) {
-        error_set(errp, "Cluster size must be a power of two between %d and "
-                  "%dk", 1 << QCOW2_MIN_CLUSTER_BITS,
-                  1 << (QCOW2_MAX_CLUSTER_BITS - 10));
-        return false;
-    }
-    return true;
-}
-
-static bool check_refcount_bits(const BlockdevCreateOptionsQcow2 *o,
-                                uint32_t version, struct error **errp)
-{
-    int64_t bits = o->has_refcount_bits ? o->refcount_bits : 16;
-
-    if (bits < 1 || bits > 64 || (bits & (bits - 1))) {
-        error_set(errp, "Refcount width must be a power of two and may not "
-                  "exceed 64 bits");
-        return false;
-    }
-    if (version < 3 && bits != 16) {
-        error_set(errp, "Different refcount widths than 16 bits require "
-                  "compatibility level 1.1 or above (use version=v3 or "
-                  "greater)");
-        return false;
-    }
-    return true;
-}
-
-static bool check_extended_l2(const BlockdevCreateOptionsQcow2 *o,
-                              uint32_t version, uint64_t cluster_bytes,
-                              struct error **errp)
-{
-    if (!o->has_extended_l2 || !o->extended_l2) {
-        return true;
-    }
-    if (version < 3) {
-        error_set(errp, "Extended L2 entries are only supported with "
-                  "compatibility level 1.1 and above (use version=v3 or "
-                  "greater)");
-    } else if (cluster_bytes < 1 << QCOW2_MIN_EXTENDED_L2_CLUSTER_BITS) {
-        error_set(errp, "Extended L2 entries are only supported with cluster "
-                  "sizes of at least %d bytes",
-                  1 << QCOW2_MIN_EXTENDED_L2_CLUSTER_BITS);
-    } else {
-        return true;
-    }
-    return false;
-}
-
-static bool check_data_file(const BlockdevCreateOptionsQcow2 *o,
-                            uint32_t version, struct error **errp)
-{
-    if (!o->data_file) {
-        if (o->has_data_file_raw && o->data_file_raw) {
-            error_set(errp, "data-file-raw requires data-file");
-            return false;
-        }
-        return true;
-    }
-    if (version < 3) {
-        error_set(errp, "External data files are only supported with "
-                  "compatibility level 1.1 and above (use version=v3 or "
-                  "greater)");
-    } else if (o->has_data_file_raw && o->data_file_raw && o->backing_file) {
-        error_set(errp, "Backing file and data-file-raw cannot be used at "
-                  "the same time");
-    } else {
-        return true;
-    }
-    return false;
-}
-
-static bool check_backing(const BlockdevCreateOptionsQcow2 *o,
-                          struct error **errp)
-{
-    if (o->has_preallocation && o->preallocation != PREALLOC_MODE_OFF &&
-        o->backing_file && !(o->has_extended_l2 && o->extended_l2)) {
-        error_set(errp, "Backing file and preallocation can only be used at "
-                  "the same time if extended_l2 is on");
-        return false;
-    }
-    if (o->has_backing_fmt && !o->backing_file) {
-        error_set(errp, "Backing format cannot be used without backing file");
-        return false;
-    }
-    if (o->backing_file && strlen(o->backing_file) > QCOW2_MAX_BACKING_NAME) {
-        error_set(errp, "Could not assign backing file '%s': Backing file "
-                  "name too long", o->backing_file);
-        return false;
-    }
-    return true;
-}
-
-static bool check_features(const BlockdevCreateOptionsQcow2 *o,
-                           uint32_t version, struct error **errp)
-{
-    if (version < 3 && o->has_lazy_refcounts && o->lazy_refcounts) {
-        error_set(errp, "Lazy refcounts only supported with compatibility "
-                  "level 1.1 and above (use version=v3 or greater)");
-        return false;
-    }
-    if (version < 3 && o->has_compression_type &&
-        o->compression_type != QCOW2_COMPRESSION_TYPE_ZLIB) {
-        error_set(errp, "Non-zlib compression type is only supported with "
-                  "compatibility level 1.1 and above (use version=v3 or "
-                  "greater)");
-        return false;
-    }
-    return true;
-}
-
-static bool check_options(const BlockdevCreateOptionsQcow2 *o,
-                          struct layout *l, struct error **errp)
-{
-    uint64_t cluster_bytes = o->has_cluster_size ? o->cluster_size : 65536;
-    uint32_t version = o->has_version &&
-                       o->version == BLOCKDEV_QCOW2_VERSION_V2 ? 2 : 3;
-
-    if (!check_size(o->size, errp) ||
-        !check_cluster_size(cluster_bytes, errp) ||
-        !check_extended_l2(o, version, cluster_bytes, errp) ||
-        !check_backing(o, errp) || !check_features(o, version, errp) ||
-        !check_refcount_bits(o, version, errp) ||
-        !check_data_file(o, version, errp)) {
-        return false;
-    }
-    l->cluster_bytes = cluster_bytes;
-    l->h.cluster_bits = __builtin_ctz(cluster_bytes);
-    l->h.version = version;
-    return true;
-}
 
 /* ---- layout ------------------------------------------------------------ */
 
@@ -191,7 +24,7 @@ static int64_t div_up(int64_t n, int64_t d)
     return n / d + (n % d != 0);
 }
 
-static void place(struct layout *l)
+static void place(struct create_layout *l)
 {
     int64_t per_block = ((int64_t)l->cluster_bytes * 8) >>
                         l->h.refcount_order;
@@ -211,8 +44,8 @@ static void place(struct layout *l)
                                       * (int64_t)l->cluster_bytes : 0;
 }
 
-static bool make_layout(const BlockdevCreateOptionsQcow2 *o, struct layout *l,
-                        struct error **errp)
+static bool make_layout(const BlockdevCreateOptionsQcow2 *o,
+                        struct create_layout *l, struct error **errp)
 {
     struct qcow2_header *h = &l->h;
     int64_t l1_covers, size;
@@ -261,7 +94,7 @@ static bool make_layout(const BlockdevCreateOptionsQcow2 *o, struct layout *l,
     return true;
 }
 
-static GByteArray *compose_header(struct layout *l)
+static GByteArray *compose_header(struct create_layout *l)
 {
     GPtrArray *exts = qcow2_exts_new();
     GByteArray *out;
@@ -285,7 +118,7 @@ static GByteArray *compose_header(struct layout *l)
 
 /* ---- writing it: control lock given up --------------------------------- */
 
-static int write_refcounts(struct node *f, const struct layout *l)
+static int write_refcounts(struct node *f, const struct create_layout *l)
 {
     int64_t table_bytes = l->reftable_clusters * l->cluster_bytes;
     int64_t bytes = table_bytes + l->refblocks * l->cluster_bytes;
@@ -305,7 +138,7 @@ static int write_refcounts(struct node *f, const struct layout *l)
 }
 
 /* No image that was here before has its header when its tables go. */
-static int write_tables(struct node *f, const struct layout *l)
+static int write_tables(struct node *f, const struct create_layout *l)
 {
     int64_t l1_bytes = l->h.l1_entries * INT64_C(8);
     g_autofree uint8_t *l1 = g_try_malloc0(MAX(l1_bytes, 8));
@@ -322,7 +155,7 @@ static int write_tables(struct node *f, const struct layout *l)
 
 /* HEADER goes last: before it, this is no qcow2 image.  Then look, for null-co
  * forgets all: false in *KEPT. */
-static int write_image(struct node *f, const struct layout *l,
+static int write_image(struct node *f, const struct create_layout *l,
                        const GByteArray *header, bool *kept)
 {
     uint8_t magic[4] = { 0 };
@@ -355,7 +188,7 @@ static bool resize_drained(struct node *n, int64_t length,
 }
 
 /* Make F long enough for what is to be written. */
-static bool make_room(struct node *f, const struct layout *l,
+static bool make_room(struct node *f, const struct create_layout *l,
                       struct error **errp)
 {
     int64_t end = l->l1_clusters ? l->h.l1_offset + l->h.l1_entries * INT64_C(8)
@@ -377,7 +210,8 @@ static bool make_room(struct node *f, const struct layout *l,
     return resize_drained(f, end, PREALLOC_MODE_OFF, errp);
 }
 
-static bool write_header_and_tables(struct root *root, const struct layout *l,
+static bool write_header_and_tables(struct root *root,
+                                    const struct create_layout *l,
                                     const GByteArray *header,
                                     struct error **errp)
 {
@@ -397,7 +231,8 @@ static bool write_header_and_tables(struct root *root, const struct layout *l,
     return ret == 0 && kept;
 }
 
-static bool write_to(struct node *f, struct layout *l, struct error **errp)
+static bool write_to(struct node *f, struct create_layout *l,
+                     struct error **errp)
 {
     static const struct root_options options = {
         .name = "root", .perm = PERM_WRITE | PERM_RESIZE, .shared = PERM_ALL,
@@ -465,8 +300,8 @@ static bool grow(struct node *f, struct node *data, int64_t length,
 }
 
 static bool create_in(struct node *f, struct node *data,
-                      const BlockdevCreateOptionsQcow2 *o, struct layout *l,
-                      struct error **errp)
+                      const BlockdevCreateOptionsQcow2 *o,
+                      struct create_layout *l, struct error **errp)
 {
     bool ok;
 
@@ -486,7 +321,7 @@ static bool create_in(struct node *f, struct node *data,
 bool qcow2_create(const BlockdevCreateOptions *options, struct error **errp)
 {
     const BlockdevCreateOptionsQcow2 *o = &options->u.qcow2;
-    struct layout l = { 0 };
+    struct create_layout l = { 0 };
     struct node *f, *data = NULL;
     bool ok;
 
@@ -494,7 +329,7 @@ bool qcow2_create(const BlockdevCreateOptions *options, struct error **errp)
     if (!f) {
         return false;
     }
-    ok = check_options(o, &l, errp) && make_layout(o, &l, errp);
+    ok = qcow2_create_check(o, &l, errp) && make_layout(o, &l, errp);
     if (ok && o->data_file) {
         data = node_open_ref(o->data_file, errp);
         ok = data != NULL;

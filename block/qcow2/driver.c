@@ -48,6 +48,13 @@ static bool reads_zero_when_new(struct node *n)
     return !n->backing && !n->header_backing_file;
 }
 
+static const char *const reopen_options[] = {
+    "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot",
+    "pass-discard-other", "discard-no-unref", "overlap-check", "cache-size",
+    "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size",
+    "cache-clean-interval", NULL
+};
+
 const struct driver driver_qcow2 = {
     .name = "qcow2",
     .type = BLOCKDEV_DRIVER_QCOW2,
@@ -73,6 +80,17 @@ const struct driver driver_qcow2 = {
     .reads_zero_when_new = reads_zero_when_new,
     .specific_info = qcow2_specific_info,
     .image_info = qcow2_image_info,
+    .check = qcow2_check,
+    .snapshot_create = qcow2_snapshot_create,
+    .snapshot_list = qcow2_snapshot_list,
+    .snapshot_delete = qcow2_snapshot_delete,
+    .change_backing_file = qcow2_change_backing_file,
+    .amend = qcow2_amend,
+    .reopen_options = reopen_options,
+    .reopen_prepare = qcow2_reopen_prepare,
+    .reopen_activate = qcow2_reopen_activate,
+    .reopen_commit = qcow2_reopen_commit,
+    .reopen_abort = qcow2_reopen_abort,
     .create = qcow2_create,
     .bitmap_can_store = qcow2_bitmap_can_store,
     .bitmap_remove_stored = qcow2_bitmap_remove_stored,

@@ -318,6 +318,11 @@ bool qcow2_set_bitmaps_ext(struct qcow2 *s, const struct qcow2_bitmaps_ext *ext,
     int ret = qcow2_meta_flush(s);
 
     if (ret == 0) {
+        /* What the old directory used is freed after this. */
+        LOCK_GUARD(&s->lock);
+        ret = qcow2_lazy_begin(s);
+    }
+    if (ret == 0) {
         ret = write_bitmaps_ext(s, ext, autoclear_set);
         if (ret < 0) {
             write_bitmaps_ext(s, &old, old_set);

@@ -50,7 +50,7 @@ ImageInfoSpecific *qcow2_specific_info(struct node *n, struct error **errp)
     return spec;
 }
 
-static SnapshotInfo *snapshot_info(const struct qcow2_snapshot *sn)
+SnapshotInfo *qcow2_snapshot_info(const struct qcow2_snapshot *sn)
 {
     SnapshotInfo *info = SnapshotInfo_new0();
 
@@ -66,6 +66,18 @@ static SnapshotInfo *snapshot_info(const struct qcow2_snapshot *sn)
     return info;
 }
 
+/* Lock held. */
+static SnapshotInfoList *list_snapshots(const struct qcow2 *s)
+{
+    SnapshotInfoList *list = SnapshotInfoList_new0();
+
+    for (guint i = 0; s->snapshots && i < s->snapshots->len; i++) {
+        qapi_list_append(list, qcow2_snapshot_info(
+            &g_array_index(s->snapshots, struct qcow2_snapshot, i)));
+    }
+    return list;
+}
+
 void qcow2_image_info(struct node *n, ImageInfo *info)
 {
     struct qcow2 *s = n->state;
@@ -76,10 +88,14 @@ void qcow2_image_info(struct node *n, ImageInfo *info)
     info->has_dirty_flag = true;
     info->dirty_flag = s->hdr.incompatible & QCOW2_INCOMPAT_DIRTY;
     if (s->snapshots && s->snapshots->len > 0) {
-        info->snapshots = SnapshotInfoList_new0();
-        for (guint i = 0; i < s->snapshots->len; i++) {
-            qapi_list_append(info->snapshots, snapshot_info(
-                &g_array_index(s->snapshots, struct qcow2_snapshot, i)));
-        }
+        info->snapshots = list_snapshots(s);
     }
+}
+
+SnapshotInfoList *qcow2_snapshot_list(struct node *n)
+{
+    struct qcow2 *s = n->state;
+
+    LOCK_GUARD(&s->lock);
+    return s->data ? NULL : list_snapshots(s);
 }

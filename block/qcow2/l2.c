@@ -269,9 +269,11 @@ static int write_new_table(struct qcow2 *s, int64_t from, int64_t to)
     int ret = buf ? 0 : -ENOMEM;
 
     if (ret == 0 && from) {
+        QCOW2_DEBUG(s, L2_ALLOC_COW_READ);
         ret = qcow2_file_pread(s, from, s->cluster_bytes, buf, 0);
     }
     if (ret == 0) {
+        QCOW2_DEBUG(s, L2_ALLOC_WRITE);
         ret = qcow2_file_pwrite(s, to, s->cluster_bytes, buf, 0);
     }
     return ret;

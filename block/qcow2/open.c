@@ -158,8 +158,9 @@ static uint64_t *read_table(struct qcow2 *s, const char *what, int64_t offset,
     return table;
 }
 
-static void note_tables(struct qcow2 *s)
+void qcow2_note_tables(struct qcow2 *s)
 {
+    g_clear_pointer(&s->tables, qcow2_cluster_set_free);
     s->tables = qcow2_cluster_set_new();
     for (uint32_t i = 0; i < s->l1_entries; i++) {
         uint64_t offset = s->l1[i] & QCOW2_OFFSET_MASK;
@@ -187,6 +188,7 @@ static int read_tables(struct qcow2 *s, struct error **errp)
     if (!s->l1) {
         return -EIO;
     }
+    QCOW2_DEBUG(s, REFTABLE_LOAD);
     s->reftable = read_table(s, "refcount table", s->reftable_offset,
                              s->reftable_entries, errp);
     if (!s->reftable) {
@@ -194,7 +196,7 @@ static int read_tables(struct qcow2 *s, struct error **errp)
     }
     s->l1_dirty = g_malloc0(s->l1_entries / QCOW2_TABLE_CHUNK + 1);
     s->reftable_dirty = g_malloc0(s->reftable_entries / QCOW2_TABLE_CHUNK + 1);
-    note_tables(s);
+    qcow2_note_tables(s);
     s->zero_from = qcow2_cluster_end(s, node_length(qcow2_file(s)));
     if (!qcow2_table_cache_init(&s->l2_cache, s->opt.l2_entry_bytes,
                                 s->opt.l2_cache_bytes) ||
@@ -208,8 +210,7 @@ static int read_tables(struct qcow2 *s, struct error **errp)
 
 /* ---- before the first write -------------------------------------------- */
 
-/* Autoclear bits that we do not keep true are cleared before we write. */
-static int clear_autoclear(struct qcow2 *s, struct error **errp)
+int qcow2_clear_autoclear(struct qcow2 *s, struct error **errp)
 {
     uint64_t keep = QCOW2_AUTOCLEAR_BITMAPS |
                     (s->data ? QCOW2_AUTOCLEAR_RAW_DATA : 0);
@@ -228,7 +229,7 @@ static int clear_autoclear(struct qcow2 *s, struct error **errp)
     return ret;
 }
 
-static int make_clean(struct qcow2 *s, struct error **errp)
+int qcow2_make_clean(struct qcow2 *s, struct error **errp)
 {
     int ret;
 
@@ -251,7 +252,7 @@ static int make_clean(struct qcow2 *s, struct error **errp)
 
 /* ---- open and close ---------------------------------------------------- */
 
-static void wait_background(struct qcow2 *s)
+void qcow2_wait_background(struct qcow2 *s)
 {
     LOCK_GUARD(&s->lock);
     while (s->n_background > 0) {
@@ -261,7 +262,7 @@ static void wait_background(struct qcow2 *s)
 
 static void free_all(struct qcow2 *s)
 {
-    wait_background(s);
+    qcow2_wait_background(s);
     qcow2_snapshots_free(s);
     qcow2_table_cache_deinit(&s->l2_cache);
     qcow2_table_cache_deinit(&s->ref_cache);
@@ -283,7 +284,7 @@ static void free_all(struct qcow2 *s)
     lock_deinit(&s->lock);
 }
 
-static int open_image(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
+static int open_image(struct qcow2 *s, const BlockdevOptions *options,
                       struct error **errp)
 {
     int ret = read_header(s, errp);
@@ -291,7 +292,7 @@ static int open_image(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
     if (ret == 0) {
         ret = check_features(s, errp);
     }
-    if (ret == 0 && !qcow2_options_read(s, o, errp)) {
+    if (ret == 0 && !qcow2_options_read(s, options, &s->opt, errp)) {
         ret = -EINVAL;
     }
     if (ret == 0) {
@@ -300,11 +301,18 @@ static int open_image(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
     if (ret == 0) {
         ret = qcow2_snapshots_read(s, errp);
     }
-    if (ret == 0 && s->writable) {
-        ret = make_clean(s, errp);
+    if (ret == 0) {
+        ret = qcow2_note_inactive(s);
+        if (ret < 0) {
+            error_set_errno(errp, -ret, "Failed to read a snapshot's L1 "
+                            "table");
+        }
     }
     if (ret == 0 && s->writable) {
-        ret = clear_autoclear(s, errp);
+        ret = qcow2_make_clean(s, errp);
+    }
+    if (ret == 0 && s->writable) {
+        ret = qcow2_clear_autoclear(s, errp);
     }
     return ret;
 }
@@ -328,7 +336,7 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
         }
     }
 
-    ret = open_image(s, &options->u.qcow2, errp);
+    ret = open_image(s, options, errp);
     if (ret == 0) {
         atomic_store(&n->length_bytes, (int64_t)s->hdr.size);
         n->supported_zero_flags = BLK_MAY_UNMAP;
@@ -347,8 +355,7 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
     return ret;
 }
 
-/* What is left in memory goes to the file.  Lock held. */
-static int close_metadata(struct qcow2 *s)
+int qcow2_close_metadata(struct qcow2 *s)
 {
     int ret = qcow2_writeback_all(s);
 
@@ -359,6 +366,7 @@ static int close_metadata(struct qcow2 *s)
     }
     if (ret == 0 && s->lazy_dirty) {
         ret = qcow2_header_set_incompatible(s, QCOW2_INCOMPAT_DIRTY, false);
+        s->lazy_dirty = ret < 0;
     }
     return ret;
 }
@@ -378,7 +386,7 @@ void qcow2_close(struct node *n)
     if (s->writable && !is_corrupt(s)) {
         qcow2_bitmaps_store(s);
         lock_acquire(&s->lock);
-        ret = close_metadata(s);
+        ret = qcow2_close_metadata(s);
         l2_dirty = s->l2_cache.n_dirty;
         ref_dirty = s->ref_cache.n_dirty;
         lock_release(&s->lock);

@@ -15,8 +15,8 @@ enum {
     DEFAULT_CLEAN_SECONDS = 600,
 };
 
-static bool read_slice(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
-                       struct error **errp)
+static bool read_slice(const struct qcow2 *s, const BlockdevOptionsQcow2 *o,
+                       struct qcow2_options *opt, struct error **errp)
 {
     int64_t bytes = MIN(s->cluster_bytes, DEFAULT_SLICE_BYTES);
 
@@ -30,13 +30,13 @@ static bool read_slice(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
                   1 << QCOW2_MIN_CLUSTER_BITS, s->cluster_bytes);
         return false;
     }
-    s->opt.l2_entry_bytes = bytes;
+    opt->l2_entry_bytes = bytes;
     return true;
 }
 
 /* What is left of a total goes to the L2 tables. */
-static bool split_total(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
-                        struct error **errp)
+static bool split_total(const struct qcow2 *s, const BlockdevOptionsQcow2 *o,
+                        struct qcow2_options *opt, struct error **errp)
 {
     int64_t min_ref = MIN_REFCOUNT_CLUSTERS * s->cluster_bytes;
 
@@ -55,28 +55,27 @@ static bool split_total(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
         return false;
     }
     if (o->has_l2_cache_size) {
-        s->opt.l2_cache_bytes = o->l2_cache_size;
-        s->opt.refcount_cache_bytes = o->cache_size - o->l2_cache_size;
+        opt->l2_cache_bytes = o->l2_cache_size;
+        opt->refcount_cache_bytes = o->cache_size - o->l2_cache_size;
     } else if (o->has_refcount_cache_size) {
-        s->opt.refcount_cache_bytes = o->refcount_cache_size;
-        s->opt.l2_cache_bytes = o->cache_size - o->refcount_cache_size;
+        opt->refcount_cache_bytes = o->refcount_cache_size;
+        opt->l2_cache_bytes = o->cache_size - o->refcount_cache_size;
     } else {
-        s->opt.refcount_cache_bytes = MIN(min_ref, o->cache_size);
-        s->opt.l2_cache_bytes = o->cache_size - s->opt.refcount_cache_bytes;
+        opt->refcount_cache_bytes = MIN(min_ref, o->cache_size);
+        opt->l2_cache_bytes = o->cache_size - opt->refcount_cache_bytes;
     }
     return true;
 }
 
-static bool read_cache_sizes(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
-                             struct error **errp)
+static bool read_cache_sizes(const struct qcow2 *s,
+                             const BlockdevOptionsQcow2 *o,
+                             struct qcow2_options *opt, struct error **errp)
 {
-    struct qcow2_options *opt = &s->opt;
-
     opt->l2_cache_bytes = o->has_l2_cache_size ? o->l2_cache_size
                                                : DEFAULT_L2_CACHE_BYTES;
     opt->refcount_cache_bytes = o->has_refcount_cache_size
         ? o->refcount_cache_size : DEFAULT_REFCOUNT_CACHE_BYTES;
-    if (o->has_cache_size && !split_total(s, o, errp)) {
+    if (o->has_cache_size && !split_total(s, o, opt, errp)) {
         return false;
     }
     /* As numbers of clusters or slices these were an int to QEMU. */
@@ -170,13 +169,13 @@ static bool refuse_encryption(const struct qcow2 *s,
     return true;
 }
 
-bool qcow2_options_read(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
-                        struct error **errp)
+bool qcow2_options_read(const struct qcow2 *s, const BlockdevOptions *options,
+                        struct qcow2_options *opt, struct error **errp)
 {
-    struct qcow2_options *opt = &s->opt;
+    const BlockdevOptionsQcow2 *o = &options->u.qcow2;
 
-    if (!refuse_encryption(s, o, errp) || !read_slice(s, o, errp) ||
-        !read_cache_sizes(s, o, errp)) {
+    if (!refuse_encryption(s, o, errp) || !read_slice(s, o, opt, errp) ||
+        !read_cache_sizes(s, o, opt, errp)) {
         return false;
     }
     if (o->data_file && !s->data) {
@@ -192,7 +191,8 @@ bool qcow2_options_read(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
         return false;
     }
     opt->discard_request = o->has_pass_discard_request
-                         ? o->pass_discard_request : s->node->discard_unmap;
+                         ? o->pass_discard_request
+        : options->discard == BLOCKDEV_DISCARD_OPTIONS_UNMAP;
     opt->discard_snapshot = o->has_pass_discard_snapshot
                           ? o->pass_discard_snapshot : true;
     opt->discard_other = o->has_pass_discard_other && o->pass_discard_other;

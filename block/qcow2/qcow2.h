@@ -27,6 +27,7 @@
  */
 #pragma once
 
+#include "block/debug.h"
 #include "block/driver.h"
 #include "block/qcow2/format.h"
 
@@ -93,6 +94,8 @@ struct qcow2_snapshot {
     uint64_t vm_state_bytes, disk_bytes;
     uint64_t icount;
     bool has_icount;
+    uint8_t *more;              /* owned: extra data we do not know */
+    uint32_t more_bytes;
 };
 
 struct qcow2_ext {              /* one header extension, kept as it is */
@@ -184,6 +187,8 @@ struct qcow2 {
                                    the file may be behind */
     bool corrupt;               /* refuse writes */
     bool corrupt_told;
+    bool changing;              /* length, snapshots, header: by one at a time,
+                                   see qcow2_change_begin() */
     int n_background;           /* workers that use this */
 
     GArray *snapshots;          /* struct qcow2_snapshot; NULL: none */
@@ -198,6 +203,18 @@ static inline struct node *qcow2_file(const struct qcow2 *s)
 {
     return s->node->file->node;
 }
+
+/* What blkdebug below the image may stop or fail.  No lock held. */
+#define QCOW2_DEBUG(s, event_) NODE_DEBUG((s)->node, event_)
+/* As that where the lock is held: it is given up if there is a blkdebug. */
+#define QCOW2_DEBUG_LOCKED(s, event_) \
+    do { \
+        if (NODE_DEBUG_ACTIVE()) { \
+            lock_release(&(s)->lock); \
+            QCOW2_DEBUG(s, event_); \
+            lock_acquire(&(s)->lock); \
+        } \
+    } while (0)
 
 /* Where guest data is. */
 static inline struct node *qcow2_data(const struct qcow2 *s)
@@ -258,7 +275,10 @@ char *qcow2_feature_names(const GPtrArray *exts, uint64_t unknown);
 
 /* ---- cluster-set.c: which clusters are tables -------------------------- */
 
-enum { QCOW2_SET_L2 = 1, QCOW2_SET_REFBLOCK = 2 };
+enum {
+    QCOW2_SET_L2 = 1, QCOW2_SET_REFBLOCK = 2,
+    QCOW2_SET_INACTIVE_L2 = 4,  /* noted only if it is to be checked */
+};
 struct qcow2_cluster_set *qcow2_cluster_set_new(void);
 void qcow2_cluster_set_free(struct qcow2_cluster_set *set);
 void qcow2_cluster_set_add(struct qcow2_cluster_set *set, int64_t offset,
@@ -339,6 +359,11 @@ int64_t qcow2_alloc_run(struct qcow2 *s, int64_t n, bool exact,
  * held, may be given up.  The offset, or -errno.
  */
 int64_t qcow2_alloc_packed(struct qcow2 *s, int64_t bytes);
+/*
+ * Before references and refcounts in the file differ, in an image with lazy
+ * refcounts: set the dirty bit there.  Lock held, given up the first time.
+ */
+int qcow2_lazy_begin(struct qcow2 *s);
 /* For check.c: the refcount block of CLUSTER exists or is made at PLACE or
  * behind; no cluster there is in use.  Lock held, given up. */
 int qcow2_alloc_refblock_for(struct qcow2 *s, int64_t cluster, int64_t place);
@@ -464,69 +489,4 @@ int qcow2_flush_to_os(struct node *n);
 int qcow2_block_status(struct node *n, bool want_zero, int64_t offset,
                        int64_t bytes, struct block_status *st);
 
-/* ---- control path ------------------------------------------------------ */
-
-bool qcow2_open_children(struct node *n, const BlockdevOptions *options,
-                         struct error **errp);
-int qcow2_open(struct node *n, const BlockdevOptions *options,
-               struct error **errp);
-void qcow2_close(struct node *n);
-bool qcow2_options_read(struct qcow2 *s, const BlockdevOptionsQcow2 *o,
-                        struct error **errp);
-int qcow2_truncate(struct node *n, int64_t length, bool exact,
-                   PreallocMode prealloc, struct error **errp);
-bool qcow2_create(const BlockdevCreateOptions *options, struct error **errp);
-ImageInfoSpecific *qcow2_specific_info(struct node *n, struct error **errp);
-void qcow2_image_info(struct node *n, ImageInfo *info);
-
-/* The file child gets another length.  No lock. */
-bool qcow2_file_truncate(struct qcow2 *s, int64_t length, PreallocMode mode,
-                         struct error **errp);
-
-/* snapshots.c: read the table into s->snapshots.  0 or -errno with errp. */
-int qcow2_snapshots_read(struct qcow2 *s, struct error **errp);
-void qcow2_snapshots_free(struct qcow2 *s);
-
-/* check.c: compute all refcounts from the tables and mend the stored ones.
- * Image not in use, no lock held. */
-int qcow2_rebuild_refcounts(struct qcow2 *s, struct error **errp);
-
-/* ---- bitmaps.c: the bitmaps extension (control path, no lock held) ----- */
-
-/*
- * At open, when all else is read.  s->bitmaps is what the extension says (all
- * zero: none); s->hdr.autoclear has QCOW2_AUTOCLEAR_BITMAPS as in the file.
- * False with errp only where the image must not open.
- */
-bool qcow2_bitmaps_load(struct qcow2 *s, struct error **errp);
-/* At close of a writable image, before the last write-back: store the
- * persistent bitmaps.  Errors are reported, by error_report(). */
-void qcow2_bitmaps_store(struct qcow2 *s);
-/* Free bitmaps_state. */
-void qcow2_bitmaps_close(struct qcow2 *s);
-/* May the image get another length now?  Before any change. */
-bool qcow2_bitmaps_can_resize(struct qcow2 *s, int64_t length,
-                              struct error **errp);
-/* Call FN for every extent that the extension's directory, tables and data
- * occupy in the file (for check.c). */
-int qcow2_bitmaps_each_extent(struct qcow2 *s,
-                              int (*fn)(void *opaque, int64_t offset,
-                                        int64_t bytes),
-                              void *opaque, struct error **errp);
-/* For query-block's format-specific "bitmaps": owned, NULL if there are
- * none; false with errp if they cannot be read. */
-bool qcow2_bitmaps_info(struct qcow2 *s, Qcow2BitmapInfoList **list,
-                        struct error **errp);
-/* struct driver's functions. */
-bool qcow2_bitmap_can_store(struct node *n, const char *name,
-                            uint32_t granularity, struct error **errp);
-bool qcow2_bitmap_remove_stored(struct node *n, const char *name,
-                                struct error **errp);
-
-/*
- * Header.c, for bitmaps.c: write the extension EXT (NULL or all zero:
- * removed), and the autoclear bit 0 set or clear.  Metadata and file are
- * flushed before and after.  No lock held.
- */
-bool qcow2_set_bitmaps_ext(struct qcow2 *s, const struct qcow2_bitmaps_ext *ext,
-                           bool autoclear_set, struct error **errp);
+#include "block/qcow2/control.h"

@@ -22,7 +22,11 @@ static int read_backing(struct qcow2 *s, int64_t offset, int64_t bytes,
     if (n < bytes) {
         memset(buf + n, 0, bytes - n);
     }
-    return n ? node_pread(s->node->backing->node, offset, n, buf, flags) : 0;
+    if (n == 0) {
+        return 0;
+    }
+    QCOW2_DEBUG(s, READ_BACKING_AIO);
+    return node_pread(s->node->backing->node, offset, n, buf, flags);
 }
 
 static int read_map(struct qcow2 *s, const struct qcow2_map *map,
@@ -30,6 +34,7 @@ static int read_map(struct qcow2 *s, const struct qcow2_map *map,
 {
     switch (map->type) {
     case QCOW2_NORMAL:
+        QCOW2_DEBUG(s, READ_AIO);
         return node_pread(qcow2_data(s), map->host, map->bytes, buf, flags);
     case QCOW2_UNALLOCATED:
     case QCOW2_UNALLOC_HELD:
@@ -77,7 +82,9 @@ int qcow2_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
 
     if (!(flags & BLK_NOWAIT)) {
         range_lock_acquire(&s->guest, &hold, offset, bytes, false);
-    } else if (!range_lock_try(&s->guest, &hold, offset, bytes, false)) {
+    } else if (NODE_DEBUG_ACTIVE() ||   /* it may be stopped */
+               !range_lock_try(&s->guest, &hold, offset, bytes,
+                               false)) {
         return -EAGAIN;
     }
     ret = qcow2_read_held(s, offset, bytes, buf, flags);

@@ -265,6 +265,9 @@ static void free_one(struct qcow2 *s, const struct qcow2_free *f)
 
 void qcow2_free_now(struct qcow2 *s, GArray *frees)
 {
+    if (frees->len > 0) {
+        QCOW2_DEBUG_LOCKED(s, CLUSTER_FREE);
+    }
     g_array_sort(frees, free_compare);
     for (guint i = 0; i < frees->len; i++) {
         struct qcow2_free f = g_array_index(frees, struct qcow2_free, i);

@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Internal snapshots: reading their table.
+ * Internal snapshots: their table.
  *
- * They are listed, and kept: their clusters have refcounts above one, so
- * that writes go elsewhere (l2.c).  Every number is checked here, nothing of
- * an entry is used later without.
+ * Their clusters have refcounts above one, so that writes go elsewhere
+ * (l2.c).  Every number is checked here, nothing of an entry is used later
+ * without.  What an entry has that we do not know is kept.
  */
 #include <errno.h>
 #include <inttypes.h>
 #include "block/qcow2/qcow2.h"
 
-enum { FIXED_BYTES = 40 };
+enum { FIXED_BYTES = 40, EXTRA_BYTES = 24 };
 
 static void snapshot_clear(void *p)
 {
@@ -18,6 +18,7 @@ static void snapshot_clear(void *p)
 
     g_free(sn->id);
     g_free(sn->name);
+    g_free(sn->more);
 }
 
 static int read_table(struct qcow2 *s, int64_t offset, int64_t bytes,
@@ -57,6 +58,10 @@ static void decode_extra(const uint8_t *extra, uint32_t bytes,
     if (bytes >= 24) {
         sn->icount = load_be64(extra + 16);
         sn->has_icount = sn->icount != UINT64_MAX;
+    }
+    if (bytes > EXTRA_BYTES) {
+        sn->more_bytes = bytes - EXTRA_BYTES;
+        sn->more = g_memdup2(extra + EXTRA_BYTES, sn->more_bytes);
     }
 }
 
@@ -113,6 +118,14 @@ static int read_one(struct qcow2 *s, int64_t *offset,
     return check_l1(s, sn, errp) ? 0 : -EINVAL;
 }
 
+GArray *qcow2_snapshots_new(void)
+{
+    GArray *all = g_array_new(FALSE, TRUE, sizeof(struct qcow2_snapshot));
+
+    g_array_set_clear_func(all, snapshot_clear);
+    return all;
+}
+
 int qcow2_snapshots_read(struct qcow2 *s, struct error **errp)
 {
     int64_t offset = s->hdr.snapshots_offset;
@@ -120,8 +133,7 @@ int qcow2_snapshots_read(struct qcow2 *s, struct error **errp)
     if (s->hdr.n_snapshots == 0) {
         return 0;
     }
-    s->snapshots = g_array_new(FALSE, TRUE, sizeof(struct qcow2_snapshot));
-    g_array_set_clear_func(s->snapshots, snapshot_clear);
+    s->snapshots = qcow2_snapshots_new();
     for (uint32_t i = 0; i < s->hdr.n_snapshots; i++) {
         struct qcow2_snapshot sn = { 0 };
         int ret = read_one(s, &offset, &sn, errp);
@@ -136,6 +148,75 @@ int qcow2_snapshots_read(struct qcow2 *s, struct error **errp)
         }
     }
     return 0;
+}
+
+int qcow2_snapshot_read_l1(struct qcow2 *s, const struct qcow2_snapshot *sn,
+                           uint64_t **out)
+{
+    int64_t bytes = sn->l1_entries * INT64_C(8);
+    uint64_t *l1 = g_try_malloc0(MAX(bytes, 8));
+    int ret = l1 ? qcow2_file_pread(s, sn->l1_offset, bytes, l1, 0) : -ENOMEM;
+
+    if (ret < 0) {
+        g_free(l1);
+        return ret;
+    }
+    for (uint32_t i = 0; i < sn->l1_entries; i++) {
+        l1[i] = be64toh(l1[i]);
+    }
+    *out = l1;
+    return 0;
+}
+
+int qcow2_note_inactive(struct qcow2 *s)
+{
+    if (!(s->opt.overlap & QCOW2_OL_INACTIVE_L2)) {
+        return 0;
+    }
+    for (guint i = 0; s->snapshots && i < s->snapshots->len; i++) {
+        const struct qcow2_snapshot *sn =
+            &g_array_index(s->snapshots, struct qcow2_snapshot, i);
+        g_autofree uint64_t *l1 = NULL;
+        int ret = qcow2_snapshot_read_l1(s, sn, &l1);
+        if (ret < 0) {
+            return ret;
+        }
+        LOCK_GUARD(&s->lock);
+        for (uint32_t k = 0; k < sn->l1_entries; k++) {
+            uint64_t table = l1[k] & QCOW2_OFFSET_MASK;
+            if (!(table & (s->cluster_bytes - 1))) {
+                qcow2_cluster_set_add(s->tables, table,
+                                      QCOW2_SET_INACTIVE_L2);
+            }
+        }
+    }
+    return 0;
+}
+
+void qcow2_snapshot_encode(const struct qcow2_snapshot *sn, GByteArray *out)
+{
+    static const uint8_t zeroes[8];
+    uint8_t buf[FIXED_BYTES + EXTRA_BYTES] = { 0 };
+    size_t id_bytes = strlen(sn->id), name_bytes = strlen(sn->name);
+
+    store_be64(buf, sn->l1_offset);
+    store_be32(buf + 8, sn->l1_entries);
+    store_be16(buf + 12, id_bytes);
+    store_be16(buf + 14, name_bytes);
+    store_be32(buf + 16, sn->date_sec);
+    store_be32(buf + 20, sn->date_nsec);
+    store_be64(buf + 24, sn->vm_clock_nsec);
+    store_be32(buf + 32, sn->vm_state_bytes <= UINT32_MAX ? sn->vm_state_bytes
+                                                          : 0);
+    store_be32(buf + 36, EXTRA_BYTES + sn->more_bytes);
+    store_be64(buf + 40, sn->vm_state_bytes);
+    store_be64(buf + 48, sn->disk_bytes);
+    store_be64(buf + 56, sn->has_icount ? sn->icount : UINT64_MAX);
+    g_byte_array_append(out, buf, sizeof(buf));
+    g_byte_array_append(out, sn->more, sn->more_bytes);
+    g_byte_array_append(out, (const uint8_t *)sn->id, id_bytes);
+    g_byte_array_append(out, (const uint8_t *)sn->name, name_bytes);
+    g_byte_array_append(out, zeroes, -out->len & 7);
 }
 
 void qcow2_snapshots_free(struct qcow2 *s)

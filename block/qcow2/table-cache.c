@@ -158,6 +158,11 @@ static int table_load(struct qcow2 *s, struct qcow2_table_cache *c,
 
     t->loading = true;
     lock_release(&s->lock);
+    if (c == &s->l2_cache) {
+        QCOW2_DEBUG(s, L2_LOAD);
+    } else {
+        QCOW2_DEBUG(s, REFBLOCK_LOAD);
+    }
     ret = qcow2_file_pread(s, t->offset, c->slice_bytes, t->data, 0);
     lock_acquire(&s->lock);
     t->loading = false;

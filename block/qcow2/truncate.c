@@ -72,6 +72,7 @@ static int grow_l1(struct qcow2 *s, int64_t entries)
     if (bytes > QCOW2_MAX_L1_BYTES) {
         return -EFBIG;
     }
+    QCOW2_DEBUG(s, L1_GROW_ALLOC_TABLE);
     LOCK_GUARD(&s->lock);
     if (bytes > old_end) {
         n = qcow2_alloc_run(s, qcow2_cluster_end(s, bytes) >> s->cluster_bits,
@@ -100,6 +101,8 @@ static void drop_tables(struct qcow2 *s, int64_t length, int64_t old_length)
 {
     int64_t end = MIN(l1_needed(s, old_length), s->l1_entries);
 
+    QCOW2_DEBUG(s, L1_SHRINK_WRITE_TABLE);
+    QCOW2_DEBUG(s, L1_SHRINK_FREE_L2_CLUSTERS);
     LOCK_GUARD(&s->lock);
     for (int64_t i = l1_needed(s, length); i < end; i++) {
         int64_t table = s->l1[i] & QCOW2_OFFSET_MASK;
@@ -360,6 +363,13 @@ static bool check_request(struct qcow2 *s, int64_t length,
                   "the same time if extended_l2 is on");
         return false;
     }
+    if (s->hdr.version < 3 && s->node->backing &&
+        node_length(s->node->backing->node) > node_length(s->node) &&
+        qcow2_cluster_end(s, node_length(s->node)) < length) {
+        /* What is below would show. */
+        error_set_errno(errp, ENOTSUP, "Failed to zero out new clusters");
+        return false;
+    }
     return qcow2_bitmaps_can_resize(s, length, errp);
 }
 
@@ -382,8 +392,8 @@ static int write_size(struct qcow2 *s, int64_t length)
     return ret;
 }
 
-int qcow2_truncate(struct node *n, int64_t length, bool exact,
-                   PreallocMode prealloc, struct error **errp)
+static int truncate_image(struct node *n, int64_t length,
+                          PreallocMode prealloc, struct error **errp)
 {
     struct qcow2 *s = n->state;
     int64_t old_length = node_length(n);
@@ -407,4 +417,16 @@ int qcow2_truncate(struct node *n, int64_t length, bool exact,
     }
     atomic_store(&n->length_bytes, length);
     return 0;
+}
+
+int qcow2_truncate(struct node *n, int64_t length, bool exact,
+                   PreallocMode prealloc, struct error **errp)
+{
+    struct qcow2 *s = n->state;
+    int ret;
+
+    qcow2_change_begin(s);
+    ret = truncate_image(n, length, prealloc, errp);
+    qcow2_change_end(s);
+    return ret;
 }

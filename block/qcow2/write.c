@@ -70,6 +70,7 @@ static int write_in_place(struct qcow2 *s, struct request *r)
         if (nowait && map.bytes < r->bytes) {
             return -EAGAIN;
         }
+        QCOW2_DEBUG(s, WRITE_AIO);
         ret = write_data(s, map.host, map.bytes, r->buf, r->flags);
         if (ret == 0) {
             advance(r, map.bytes);
@@ -97,6 +98,7 @@ static int read_rest(struct qcow2 *s, int64_t offset, int64_t bytes,
     int64_t n = CLAMP(node_length(s->node) - offset, 0, bytes);
 
     memset(buf + n, 0, bytes - n);
+    QCOW2_DEBUG(s, COW_READ);
     return n ? qcow2_read_held(s, offset, n, buf, 0) : 0;
 }
 
@@ -134,7 +136,11 @@ static int write_part(struct qcow2 *s, int64_t host, int64_t offset,
     }
     buf = g_try_malloc(bytes);
     ret = buf ? read_rest(s, offset, bytes, buf) : -ENOMEM;
-    return ret < 0 ? ret : write_data(s, host, bytes, buf, 0);
+    if (ret == 0) {
+        QCOW2_DEBUG(s, COW_WRITE);
+        ret = write_data(s, host, bytes, buf, 0);
+    }
+    return ret;
 }
 
 static int write_joined(struct qcow2 *s, const struct fill *f,
@@ -153,6 +159,8 @@ static int write_joined(struct qcow2 *s, const struct fill *f,
     }
     if (ret == 0) {
         memcpy(buf + f->head, data, f->bytes);
+        QCOW2_DEBUG(s, COW_WRITE);
+        QCOW2_DEBUG(s, WRITE_AIO);
         ret = write_data(s, host, total, buf, 0);
     }
     free(buf);
@@ -172,6 +180,7 @@ static int write_fill(struct qcow2 *s, struct fill *f, const uint8_t *data)
     f->head = head ? f->head : 0;
     f->tail = tail ? f->tail : 0;
     if (!f->head && !f->tail) {
+        QCOW2_DEBUG(s, WRITE_AIO);
         return write_data(s, host, f->bytes, data, 0);
     }
     if (f->head + f->bytes + f->tail <= JOIN_BYTES) {
@@ -181,7 +190,11 @@ static int write_fill(struct qcow2 *s, struct fill *f, const uint8_t *data)
     if (ret == 0) {
         ret = write_part(s, host + f->bytes, f->offset + f->bytes, f->tail);
     }
-    return ret < 0 ? ret : write_data(s, host, f->bytes, data, 0);
+    if (ret == 0) {
+        QCOW2_DEBUG(s, WRITE_AIO);
+        ret = write_data(s, host, f->bytes, data, 0);
+    }
+    return ret;
 }
 
 /* Lock held: the clusters for R's start, up to the end of a run. */
@@ -277,6 +290,7 @@ static int write_step(struct qcow2 *s, struct request *r)
         return ret;
     }
     if (map.copied && map.type == QCOW2_NORMAL) {
+        QCOW2_DEBUG(s, WRITE_AIO);
         ret = write_data(s, map.host, map.bytes, r->buf, 0);
         advance(r, ret < 0 ? 0 : map.bytes);
         return ret;
@@ -317,7 +331,8 @@ int qcow2_pwrite(struct node *n, int64_t offset, int64_t bytes,
     }
     if (!(flags & BLK_NOWAIT)) {
         range_lock_acquire(&s->guest, &hold, offset, bytes, false);
-    } else if (!range_lock_try(&s->guest, &hold, offset, bytes, false)) {
+    } else if (NODE_DEBUG_ACTIVE() ||   /* it may be stopped */
+               !range_lock_try(&s->guest, &hold, offset, bytes, false)) {
         return -EAGAIN;
     }
     ret = write_in_place(s, &r);

@@ -16,7 +16,9 @@
  *             I2  A cut that fails is dirty again, its frees are back on the
  *                 list.
  * Lazy        With lazy refcounts (the dirty bit is set) the refcount stages
- *             wait until close, or until their cache is full.
+ *             wait until close, or until their cache is full.  The bit is set
+ *             before the first allocation and before the first cut that drops
+ *             a reference, so that whoever finds the image repairs it.
  */
 #include <errno.h>
 #include "block/qcow2/qcow2.h"
@@ -93,10 +95,15 @@ static uint8_t *stage_add(struct stage *st, int64_t offset, size_t bytes)
     return st->mem + e.pos;
 }
 
-static int stage_write(struct qcow2 *s, const struct stage *st)
+/* EVENT goes before it, if there is something to write. */
+static int stage_write(struct qcow2 *s, const struct stage *st,
+                       BlkdebugEvent event)
 {
     int ret = 0;
 
+    if (st->extents->len > 0 && NODE_DEBUG_ACTIVE()) {
+        node_debug_event(s->node, event);
+    }
     for (guint i = 0; i < st->extents->len && ret == 0; i++) {
         const struct extent *e = &g_array_index(st->extents, struct extent, i);
         ret = qcow2_file_pwrite(s, e->offset, e->bytes, st->mem + e->pos, 0);
@@ -321,27 +328,50 @@ static int barrier(struct qcow2 *s)
     return ret == 0 && s->data ? node_flush(s->data->node) : ret;
 }
 
-static int cut_write(struct qcow2 *s, struct cut *cut)
+static int write_refcounts(struct qcow2 *s, struct cut *cut)
 {
-    int ret = stage_write(s, &cut->ref);
+    int ret = stage_write(s, &cut->ref, BLKDEBUG_EVENT_REFBLOCK_UPDATE_PART);
 
+    if (ret == 0 && cut->reftable_moved) {
+        QCOW2_DEBUG(s, REFBLOCK_ALLOC_WRITE_TABLE);
+    }
     if (ret == 0) {
-        ret = stage_write(s, &cut->reftable);
+        ret = stage_write(s, &cut->reftable,
+                          BLKDEBUG_EVENT_REFBLOCK_ALLOC_HOOKUP);
     }
     if (ret == 0 && cut->reftable_moved) {
+        QCOW2_DEBUG(s, REFBLOCK_ALLOC_SWITCH_TABLE);
         ret = moved_reftable(s, cut);
     }
+    return ret;
+}
+
+static int write_mapping(struct qcow2 *s, struct cut *cut)
+{
+    int ret = stage_write(s, &cut->l2, BLKDEBUG_EVENT_L2_UPDATE);
+
+    if (ret == 0 && cut->l1_moved) {
+        QCOW2_DEBUG(s, L1_GROW_WRITE_TABLE);
+    }
+    if (ret == 0) {
+        ret = stage_write(s, &cut->l1, BLKDEBUG_EVENT_L1_UPDATE);
+    }
+    if (ret == 0 && cut->l1_moved) {
+        QCOW2_DEBUG(s, L1_GROW_ACTIVATE_TABLE);
+        ret = moved_l1(s, cut);
+    }
+    return ret;
+}
+
+static int cut_write(struct qcow2 *s, struct cut *cut)
+{
+    int ret = write_refcounts(s, cut);
+
     if (ret == 0 && (cut->l2.used || cut->l1.used)) {
         ret = barrier(s);
     }
     if (ret == 0) {
-        ret = stage_write(s, &cut->l2);
-    }
-    if (ret == 0) {
-        ret = stage_write(s, &cut->l1);
-    }
-    if (ret == 0 && cut->l1_moved) {
-        ret = moved_l1(s, cut);
+        ret = write_mapping(s, cut);
     }
     if (ret == 0 && cut->frees->len > 0) {
         ret = node_flush(qcow2_file(s));
@@ -352,8 +382,12 @@ static int cut_write(struct qcow2 *s, struct cut *cut)
 static int writeback_cut(struct qcow2 *s, bool all)
 {
     struct cut cut = { 0 };
-    int ret = cut_init(s, &cut, all);
+    /* References leave the file before their counts are lowered. */
+    int ret = s->frees->len > 0 ? qcow2_lazy_begin(s) : 0;
 
+    if (ret == 0) {
+        ret = cut_init(s, &cut, all);
+    }
     if (ret == 0) {
         lock_release(&s->lock);
         ret = cut_write(s, &cut);

@@ -34,7 +34,7 @@ def check(kind, name, place, loose=False):
         pattern = _LOOSE_VALUE if kind == 'value' else _LOOSE
     if not pattern.match(name):
         raise SchemaError(place, f"invalid {kind} name '{name}'")
-    if kind == 'type' and name.endswith(('List', 'Args', 'Event')):
+    if kind == 'type' and name.endswith(('List', 'Args')):
         raise SchemaError(place, f"type name '{name}' ends in a word kept "
                           'for generated types')
     if kind == 'member' and re.match(r'(u$|has[_-]|q[_-])', name):

@@ -277,6 +277,9 @@ class Schema:
                                   'that is the name of a type')
             args = Object(camel(item.name) + suffix, place, item.doc,
                           'struct')
+            if args.name in self.types:
+                raise SchemaError(place, f"'{item.name}' needs the type name "
+                                  f"'{args.name}', which is taken")
             args.implicit_of = item
             args.own = self._members(expr['data'], place, item.name)
             if args.own:
