@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "tools/args.h"
+#include "tools/image.h"
 #include "tools/shell.h"
 #include "tools/watch.h"
 
@@ -18,6 +19,7 @@ static bool wait_for_job;   /* --wait; set once */
 static const char help_text[] =
 "Usage: blockjobctl [-s ADDRESS] [OPTION]... COMMAND [KEY=VALUE | JSON]...\n"
 "       blockjobctl [-s ADDRESS] shell | watch [JOB]... | events | help [COMMAND]\n"
+"       blockjobctl image info|check|map FILE\n"
 "\n"
 "Talks QMP to blockjobd (or QEMU).  Any command of the server, for example:\n"
 "  blockjobctl -s vm.sock query-jobs\n"
@@ -29,6 +31,7 @@ static const char help_text[] =
 "  watch [JOB]...   progress of all jobs, or of those named, until they end\n"
 "  events           print events as they come, until interrupted\n"
 "  help [COMMAND]   the server's commands, or the arguments of one\n"
+"  image            look at an image; needs no server (image --help)\n"
 "\n"
 "  -s, --socket ADDRESS  path, unix:PATH or HOST:PORT of the QMP socket\n"
 "                        (default: $BLOCKJOBD_SOCKET)\n"
@@ -198,6 +201,17 @@ static int run(const char *address, char *const *words, size_t n)
     return ret;
 }
 
+/* A script must not take half a reply for a whole one. */
+static int finish(int status)
+{
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        fprintf(stderr, "Error: could not write the output: %s\n",
+                strerror(errno));
+        return status ? status : EXIT_REFUSED;
+    }
+    return status;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
@@ -234,17 +248,13 @@ int main(int argc, char **argv)
             return EXIT_USAGE;
         }
     }
+    if (optind < argc && !strcmp(argv[optind], "image")) {
+        return finish(image_main(argc - optind, argv + optind));
+    }
     if (!address || !*address) {
         fprintf(stderr, "Error: no socket given (-s ADDRESS, or "
                 "$BLOCKJOBD_SOCKET)\n");
         return EXIT_USAGE;
     }
-    c = run(address, argv + optind, argc - optind);
-    /* A script must not take half a reply for a whole one. */
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        fprintf(stderr, "Error: could not write the output: %s\n",
-                strerror(errno));
-        return c ? c : EXIT_REFUSED;
-    }
-    return c;
+    return finish(run(address, argv + optind, argc - optind));
 }
