@@ -2,7 +2,7 @@
 """An NBD client in plain Python, good for bad requests too.
 
 Sources: the NBD protocol document.  It speaks fixed newstyle, structured
-replies and block status.  `request()` sends whatever it is told.
+replies, extended headers and block status.  `request()` sends whatever it is told.
 """
 
 import socket
@@ -17,10 +17,13 @@ REP_MAGIC = 0x3e889045565a9
 REQUEST_MAGIC = 0x25609513
 SIMPLE_MAGIC = 0x67446698
 STRUCTURED_MAGIC = 0x668e33ef
+EXT_REQUEST_MAGIC = 0x21e41c71
+EXT_REPLY_MAGIC = 0x6e8a278c
 
 OPT_EXPORT_NAME, OPT_ABORT, OPT_LIST, OPT_STARTTLS = 1, 2, 3, 5
 OPT_INFO, OPT_GO, OPT_STRUCTURED_REPLY = 6, 7, 8
 OPT_LIST_META_CONTEXT, OPT_SET_META_CONTEXT = 9, 10
+OPT_EXTENDED_HEADERS = 11
 
 REP_ACK, REP_SERVER, REP_INFO, REP_META_CONTEXT = 1, 2, 3, 4
 REP_ERR_UNSUP = 0x80000001
@@ -34,11 +37,13 @@ CMD_CACHE, CMD_WRITE_ZEROES, CMD_BLOCK_STATUS = 5, 6, 7
 
 FLAG_FUA, FLAG_NO_HOLE, FLAG_DF, FLAG_REQ_ONE, FLAG_FAST_ZERO = \
     1, 2, 4, 8, 16
+FLAG_PAYLOAD_LEN = 32
 
 TX_READ_ONLY, TX_FLUSH, TX_FUA, TX_TRIM, TX_ZEROES, TX_DF, TX_MULTI_CONN = \
     2, 4, 8, 32, 64, 128, 256
 
 CHUNK_NONE, CHUNK_DATA, CHUNK_HOLE, CHUNK_STATUS = 0, 1, 2, 5
+CHUNK_STATUS_EXT = 6
 CHUNK_ERROR, CHUNK_ERROR_OFFSET = 32769, 32770
 
 EPERM, EIO, ENOMEM, EINVAL, ENOSPC, EOVERFLOW, ENOTSUP, ESHUTDOWN = \
@@ -78,17 +83,23 @@ class NbdClient:
         self.size = None
         self.flags = None
         self.structured = False
+        self.extended = False
         self.contexts = {}      # name to id
         self.block_sizes = None
         self._cookie = 0
 
     @classmethod
     def connect(cls, path, export='', structured=True,
-                contexts=('base:allocation',), timeout=TIMEOUT):
+                contexts=('base:allocation',), timeout=TIMEOUT,
+                extended=False):
         client = cls(path, timeout)
         client.open()
         try:
-            if structured:
+            if extended:
+                client.option(OPT_EXTENDED_HEADERS)
+                client.extended = True
+                client.set_contexts(export, contexts)
+            elif structured:
                 client.negotiate_structured()
                 if contexts:
                     client.set_contexts(export, contexts)
@@ -224,6 +235,12 @@ class NbdClient:
                 magic=REQUEST_MAGIC):
         """Send one request; returns its cookie."""
         self._cookie += 1
+        if self.extended:
+            if kind == CMD_WRITE:
+                flags |= FLAG_PAYLOAD_LEN
+            self.send(struct.pack('>IHHQQQ', EXT_REQUEST_MAGIC, flags, kind,
+                                  self._cookie, offset, length) + data)
+            return self._cookie
         self.send(struct.pack('>IHHQQI', magic, flags, kind, self._cookie,
                               offset, length) + data)
         return self._cookie
@@ -232,6 +249,9 @@ class NbdClient:
         """Read one whole reply: (cookie, error, payload).  A read of
         `length` bytes gives bytes, a block status {context: extents}."""
         magic, = self.unpack('>I')
+        if self.extended:
+            assert magic == EXT_REPLY_MAGIC, hex(magic)
+            return self._structured_reply(length)
         if magic == SIMPLE_MAGIC:
             error, cookie = self.unpack('>IQ')
             data = self.recv(length) if length and not error else b''
@@ -244,7 +264,11 @@ class NbdClient:
         error = None
         status = {}
         while True:
-            flags, kind, cookie, size = self.unpack('>HHQI')
+            if self.extended:
+                flags, kind, cookie, at, size = self.unpack('>HHQQQ')
+                assert at == self._read_offset, (at, self._read_offset)
+            else:
+                flags, kind, cookie, size = self.unpack('>HHQI')
             body = self.recv(size)
             if kind == CHUNK_DATA:
                 at, = struct.unpack('>Q', body[:8])
@@ -258,6 +282,10 @@ class NbdClient:
                 ident, = struct.unpack('>I', body[:4])
                 words = struct.unpack(f'>{(size - 4) // 4}I', body[4:])
                 status[ident] = list(zip(words[::2], words[1::2]))
+            elif kind == CHUNK_STATUS_EXT:
+                ident, n = struct.unpack('>II', body[:8])
+                words = struct.unpack(f'>{2 * n}Q', body[8:])
+                status[ident] = list(zip(words[::2], words[1::2]))
             elif kind & 0x8000:
                 code, n_text = struct.unpack('>IH', body[:6])
                 error = (code, body[6:6 + n_text].decode())
@@ -266,7 +294,8 @@ class NbdClient:
             if flags & 1:
                 break
             magic, = self.unpack('>I')
-            assert magic == STRUCTURED_MAGIC, hex(magic)
+            assert magic == (EXT_REPLY_MAGIC if self.extended
+                             else STRUCTURED_MAGIC), hex(magic)
         return cookie, error, status or bytes(data)
 
     def call(self, kind, offset=0, length=0, flags=0, data=b'',

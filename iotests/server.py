@@ -107,6 +107,8 @@ class Server:
         env.setdefault('ASAN_OPTIONS', 'detect_leaks=1:exitcode=99')
         env.setdefault('UBSAN_OPTIONS', 'print_stacktrace=1:halt_on_error=1')
         env.setdefault('TSAN_OPTIONS', 'exitcode=66:second_deadlock_stack=1')
+        # ThreadSanitizer does not see GLib's own allocator hand on memory.
+        env.setdefault('G_SLICE', 'always-malloc')
         env['LC_ALL'] = 'C'
         return env
 
@@ -209,6 +211,17 @@ class Server:
         """query-named-block-nodes as {node-name: entry}."""
         return {node['node-name']: node for node in
                 self.qmp('query-named-block-nodes', flat=True)}
+
+    def graph(self):
+        """All that queries tell of the graph, to be compared with what they
+        tell later: nodes, links, permissions, bitmaps."""
+        nodes = self.qmp('query-named-block-nodes')
+        for node in nodes:
+            image = node['image']
+            while image:
+                image.pop('actual-size', None)
+                image = image.get('backing-image')
+        return self.qmp('x-debug-query-block-graph'), nodes
 
     def export(self, node, name=None, writable=True, **options):
         """Export a node over NBD and return the export's URI."""

@@ -60,13 +60,17 @@ def disk(server, images, guest_on):
     add(server, 'keep', persistent=True)
     server.guest.write(MIB, b'x')
     server.add_node('dst', images.create('dst.qcow2', SIZE))
+    server.add_node('ov', images.create('ov.qcow2', SIZE), backing=None)
     server.mon.drop_events()
     return server
 
 
 def state(server):
     """All that a transaction may change."""
-    return (bitmaps(server), {name: sha256(server, name)
+    snapshots = [n['image'].get('snapshots') for n in server.qmp(
+        'query-named-block-nodes')]
+    return (snapshots, server.qmp('x-debug-query-block-graph'),
+            bitmaps(server), {name: sha256(server, name)
                               for name in bitmaps(server)},
             set(server.nodes()), server.qmp('query-jobs'))
 
@@ -114,6 +118,9 @@ ACTIONS = {
     'merge': merge('on', 'off'),
     'backup': backup(),
     'backup-incremental': backup(sync='incremental', bitmap='on'),
+    'snapshot': action('blockdev-snapshot', node='n', overlay='ov'),
+    'internal': action('blockdev-snapshot-internal-sync', device='n',
+                       name='inside'),
 }
 
 
@@ -123,8 +130,8 @@ def test_each_action_is_undone(disk, name):
     refused(disk, ACTIONS[name], action('abort'), desc=ABORTED)
     assert state(disk) == before
     disk.guest.write(5 * MIB, b'x')
-    assert count(disk, 'on') == before[0]['on']['count'] + CHUNK
-    assert count(disk, 'off') == before[0]['off']['count']
+    assert count(disk, 'on') == before[2]['on']['count'] + CHUNK
+    assert count(disk, 'off') == before[2]['off']['count']
     disk.guest.verify()
 
 
