@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char *dir;
@@ -213,4 +214,20 @@ void image_compare(const char *path, const void *model, int64_t bytes)
         g_error("%s differs at %" G_GINT64_FORMAT, path, i);
     }
     g_unlink(raw);
+}
+
+void image_reopen_elsewhere(const char *path)
+{
+    pid_t pid = fork();
+    int status;
+
+    if (pid == 0) {
+        struct image im;
+        control_lock();
+        image_open_ok(&im, path, "'lazy-refcounts': false");
+        image_close(&im);
+        _exit(0);
+    }
+    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
+    g_assert_cmpint(status, ==, 0);
 }

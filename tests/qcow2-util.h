@@ -34,6 +34,9 @@ bool image_open(struct image *im, const char *path, bool read_only,
                 const char *options, struct error **errp);
 void image_open_ok(struct image *im, const char *path, const char *options);
 void image_close(struct image *im);
+/* Opened for writing and closed, in a process of its own: for tests that fork
+ * and have no threads therefore.  Mends a dirty image. */
+void image_reopen_elsewhere(const char *path);
 int image_truncate(struct image *im, int64_t length, PreallocMode prealloc);
 
 /* blockdev-create of qcow2 at PATH (the file is made): OPTIONS as JSON. */

@@ -166,29 +166,13 @@ static bool run_to(const struct point_case *c, const char *path, int64_t point)
     return true;
 }
 
-static void reopen(const char *path)
-{
-    pid_t pid = fork();
-    int status;
-
-    if (pid == 0) {
-        struct image im;
-        control_lock();
-        image_open_ok(&im, path, "'lazy-refcounts': false");
-        image_close(&im);
-        _exit(0);
-    }
-    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-    g_assert_cmpint(status, ==, 0);
-}
-
 static void check_image(const struct point_case *c, const char *path,
                         int64_t point, bool through)
 {
     int status;
 
     if (c->lazy) {
-        reopen(path);
+        image_reopen_elsewhere(path);
     }
     status = sh("qemu-img check '%s'", path);
     if (status != 0 && (c->lazy || through || status != 3)) {

@@ -231,29 +231,12 @@ static void check_content(const char *path, struct record *rec)
     }
 }
 
-/* Not in this process: it forks, and has no threads therefore. */
-static void reopen(const char *path)
-{
-    pid_t pid = fork();
-    int status;
-
-    if (pid == 0) {
-        struct image im;
-        control_lock();
-        image_open_ok(&im, path, "'lazy-refcounts': false");
-        image_close(&im);
-        _exit(0);
-    }
-    g_assert_cmpint(waitpid(pid, &status, 0), ==, pid);
-    g_assert_cmpint(status, ==, 0);
-}
-
 static void check_image(const struct crash_case *c, const char *path)
 {
     int status;
 
     if (c->lazy) {
-        reopen(path);       /* mends the refcounts */
+        image_reopen_elsewhere(path);       /* mends the refcounts */
         image_check(path);
         return;
     }

@@ -156,29 +156,11 @@ static void upgrade(struct qcow2 *s)
     }
 }
 
-/* Lock held, given up: refcounts are right in the file, and the dirty bit is
- * clear. */
-static int end_lazy(struct qcow2 *s)
-{
-    int ret = qcow2_writeback_all(s);
-
-    if (ret == 0) {
-        lock_release(&s->lock);
-        ret = node_flush(qcow2_file(s));
-        lock_acquire(&s->lock);
-    }
-    if (ret == 0 && s->lazy_dirty) {
-        ret = qcow2_header_set_incompatible(s, QCOW2_INCOMPAT_DIRTY, false);
-        s->lazy_dirty = ret < 0;
-    }
-    return ret;
-}
-
 static int amend(struct qcow2 *s, const BlockdevAmendOptionsQcow2 *o)
 {
     bool lazy = s->opt.lazy_refcounts;
     struct saved old;
-    int ret = end_lazy(s);
+    int ret = qcow2_store_metadata(s);
 
     if (ret < 0) {
         return ret;

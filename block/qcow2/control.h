@@ -25,9 +25,9 @@ bool qcow2_file_truncate(struct qcow2 *s, int64_t length, PreallocMode mode,
  * refcounts of a dirty image; clear what we do not keep true. */
 int qcow2_make_clean(struct qcow2 *s, struct error **errp);
 int qcow2_clear_autoclear(struct qcow2 *s, struct error **errp);
-/* All that is in memory goes to the file, as at close.  Lock held, given up
- * meanwhile. */
-int qcow2_close_metadata(struct qcow2 *s);
+/* open.c: all that is in memory goes to the file; refcounts are right there
+ * then, and the dirty bit is clear.  Lock held, given up meanwhile. */
+int qcow2_store_metadata(struct qcow2 *s);
 /* Until no worker uses the image.  No lock held. */
 void qcow2_wait_background(struct qcow2 *s);
 

@@ -355,7 +355,7 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
     return ret;
 }
 
-int qcow2_close_metadata(struct qcow2 *s)
+int qcow2_store_metadata(struct qcow2 *s)
 {
     int ret = qcow2_writeback_all(s);
 
@@ -386,7 +386,7 @@ void qcow2_close(struct node *n)
     if (s->writable && !is_corrupt(s)) {
         qcow2_bitmaps_store(s);
         lock_acquire(&s->lock);
-        ret = qcow2_close_metadata(s);
+        ret = qcow2_store_metadata(s);
         l2_dirty = s->l2_cache.n_dirty;
         ref_dirty = s->ref_cache.n_dirty;
         lock_release(&s->lock);

@@ -92,7 +92,7 @@ static bool write_metadata(struct qcow2 *s, struct error **errp)
     int ret;
 
     lock_acquire(&s->lock);
-    ret = s->corrupt ? 0 : qcow2_close_metadata(s);
+    ret = s->corrupt ? 0 : qcow2_store_metadata(s);
     lock_release(&s->lock);
     qcow2_wait_background(s);
     if (ret < 0) {
