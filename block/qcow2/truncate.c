@@ -19,23 +19,10 @@ static int64_t l1_needed(const struct qcow2 *s, int64_t length)
     return (length >> shift) + !!(length & ((INT64_C(1) << shift) - 1));
 }
 
-static bool truncate_node(struct node *f, int64_t length, PreallocMode mode,
-                          struct error **errp)
-{
-    while (!f->driver->truncate && f->driver->is_filter && f->file) {
-        f = f->file->node;
-    }
-    if (!f->driver->truncate) {
-        error_set(errp, "Image format driver does not support resize");
-        return false;
-    }
-    return f->driver->truncate(f, length, false, mode, errp) >= 0;
-}
-
 bool qcow2_file_truncate(struct qcow2 *s, int64_t length, PreallocMode mode,
                          struct error **errp)
 {
-    return truncate_node(qcow2_file(s), length, mode, errp);
+    return node_truncate_child(qcow2_file(s), length, false, mode, errp) >= 0;
 }
 
 /* ---- L1 table ---------------------------------------------------------- */
@@ -215,7 +202,8 @@ static int preallocate(struct qcow2 *s, int64_t old_length, int64_t length,
     if (s->data) {
         PreallocMode data = mode == PREALLOC_MODE_METADATA
                           ? PREALLOC_MODE_OFF : mode;
-        if (!truncate_node(qcow2_data(s), length, data, errp)) {
+        if (node_truncate_child(qcow2_data(s), length, false, data,
+                                errp) < 0) {
             return -EIO;
         }
         if (s->data_raw) {
@@ -335,8 +323,8 @@ static int shrink(struct qcow2 *s, int64_t old_length, int64_t length,
         return ret;
     }
     shrink_file(s);
-    if (s->data && !truncate_node(qcow2_data(s), length, PREALLOC_MODE_OFF,
-                                  errp)) {
+    if (s->data && node_truncate_child(qcow2_data(s), length, false,
+                                       PREALLOC_MODE_OFF, errp) < 0) {
         return -EIO;
     }
     return 0;
