@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from .qmp import QmpClosed, QmpTimeout
+from .qmp import ProtocolError, QmpClosed, QmpTimeout
 
 
 @pytest.fixture
@@ -251,19 +251,29 @@ def test_half_message_and_hang_up(start_server):
     alive(server.mon)
 
 
+def connect_anew(server):
+    """QEMU 7.2 may give the next client what the last one did not read."""
+    for _ in range(50 if server.is_qemu else 0):
+        try:
+            return server.connect()
+        except ProtocolError:
+            pass
+    return server.connect()
+
+
 def test_hang_up_with_replies_unread(start_server):
     """The client goes away while the server has much to say to it."""
     server = start_server()
     server.mon.close()
     for _ in range(5):
-        mon = server.connect()
+        mon = connect_anew(server)
         try:
             for i in range(20):
                 mon.send('query-qmp-schema')
         except QmpTimeout:
             pass
         mon.close()
-    server.mon = server.connect()
+    server.mon = connect_anew(server)
     alive(server.mon)
 
 
