@@ -164,6 +164,16 @@ int fake_n_roots(void)
     return n;
 }
 
+void fake_wait_no_roots(void)
+{
+    int64_t deadline = clock_ns() + 30 * INT64_C(1000000000);
+
+    while (fake_n_roots() > 0) {
+        g_assert_cmpint(clock_ns(), <, deadline);
+        g_usleep(1000);
+    }
+}
+
 void fake_drain(struct fake_node *n, bool closed)
 {
     CONTROL_GUARD();

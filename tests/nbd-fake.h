@@ -38,6 +38,8 @@ uint8_t fake_pattern(int64_t offset);
 void fake_drain(struct fake_node *n, bool closed);
 /* Roots that are still there. */
 int fake_n_roots(void);
+/* Exports with requests under way go after nbd_server_stop(), not in it. */
+void fake_wait_no_roots(void);
 
 /* ---- a server ----------------------------------------------------------- */
 

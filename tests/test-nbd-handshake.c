@@ -30,7 +30,7 @@ static void teardown(struct fixture *f, gconstpointer unused)
         peer_close(&f->peer);
     }
     fake_server_stop(&f->server);
-    g_assert_cmpint(fake_n_roots(), ==, 0);
+    fake_wait_no_roots();
     fake_node_free(f->disk);
     fake_node_free(f->other);
 }

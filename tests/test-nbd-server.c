@@ -51,7 +51,7 @@ static void teardown(struct fixture *f, gconstpointer unused)
     control_lock();
     nbd_stop_all();
     control_unlock();
-    g_assert_cmpint(fake_n_roots(), ==, 0);
+    fake_wait_no_roots();
     g_assert_cmpint(g_rmdir(f->dir), ==, 0);
     fake_node_free(f->disk);
     fake_node_free(f->base);
