@@ -14,6 +14,13 @@ struct error {
 
 static char *program_name;  /* set once, before any thread starts */
 
+const char *error_errno_text(int err)
+{
+    const char *text = strerrordesc_np(err);
+
+    return text ? text : "Unknown error";
+}
+
 static void G_GNUC_PRINTF(4, 0)
 error_make(struct error **errp, enum error_class cls, int err,
            const char *fmt, va_list ap)
@@ -31,7 +38,7 @@ error_make(struct error **errp, enum error_class cls, int err,
         g_autofree char *head = e->text;
 
         e->err = err < 0 ? -err : err;
-        e->text = g_strdup_printf("%s: %s", head, g_strerror(e->err));
+        e->text = g_strdup_printf("%s: %s", head, error_errno_text(e->err));
     }
     *errp = e;
 }

@@ -72,6 +72,9 @@ struct error *error_copy(const struct error *err);     /* owned */
 void error_free(struct error *err);                    /* NULL is fine */
 void error_cleanup(struct error **errp);               /* for AUTO_ERROR */
 
+/* What ERR (> 0) means: "Input/output error".  Constant text, any thread. */
+const char *error_errno_text(int err);
+
 /* "PROG: text" and the hint on stderr, PROG from error_set_program(). */
 void error_report(const struct error *err);
 void error_report_text(const char *fmt, ...) G_GNUC_PRINTF(1, 2);

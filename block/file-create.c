@@ -114,7 +114,7 @@ static bool resize(int fd, int64_t length, PreallocMode prealloc,
     }
     if (!ok && ftruncate(fd, st.st_size) < 0) {
         error_report_text("Failed to restore old file length: %s",
-                          g_strerror(errno));
+                          error_errno_text(errno));
     }
     return ok;
 }

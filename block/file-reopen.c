@@ -163,7 +163,7 @@ void file_reopen_abort(struct node_reopen *r)
         CONTROL_GUARD();
         if (dup3(fr->old_fd, s->fd, O_CLOEXEC) < 0) {
             error_report_text("Could not reopen '%s' as it was: %s",
-                              r->node->filename, g_strerror(errno));
+                              r->node->filename, error_errno_text(errno));
         }
         s->dynamic = fr->old_dynamic;
         s->direct = fr->old_direct;

@@ -74,7 +74,7 @@ static void job_settle_result(struct job *job)
         return;
     }
     if (!job->err) {
-        error_set(&job->err, "%s", g_strerror(-job->ret));
+        error_set(&job->err, "%s", error_errno_text(-job->ret));
     }
     if (job->status != JOB_STATUS_ABORTING) {
         job_transition(job, JOB_STATUS_ABORTING);

@@ -161,7 +161,7 @@ size_t nbd_reply_error(uint8_t *p, const struct nbd_conn *c,
         return reply_simple(p, r, error);
     }
     length = g_snprintf(text, sizeof(text), "%s: %s", nbd_cmd_name(r->cmd),
-                        g_strerror(err));
+                        error_errno_text(err));
     length = MIN(length, sizeof(text) - 1);
     body.text_length = GUINT16_TO_BE(length);
     n = nbd_reply_chunk(p, r, NBD_CHUNK_ERROR, true, sizeof(body) + length);

@@ -69,12 +69,12 @@ void daemon_ready(void)
         return;
     }
     if (chdir("/") < 0) {
-        error_report_text("cannot change to /: %s", g_strerror(errno));
+        error_report_text("cannot change to /: %s", error_errno_text(errno));
         exit(EXIT_FAILURE);
     }
     null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
     if (null_fd < 0) {
-        error_report_text("cannot open /dev/null: %s", g_strerror(errno));
+        error_report_text("cannot open /dev/null: %s", error_errno_text(errno));
         exit(EXIT_FAILURE);
     }
     for (int fd = 0; fd <= 2; fd++) {

@@ -229,8 +229,9 @@ static void report_task(void *opaque)
             qapi_event_send_quorum_failure(r->name, r->sector, r->n_sectors);
         } else {
             qapi_event_send_quorum_report_bad(
-                r->type, r->error ? g_strerror(r->error) : NULL, r->name,
-                r->sector, r->n_sectors);
+                r->type,
+                r->error ? error_errno_text(r->error) : NULL,
+                r->name, r->sector, r->n_sectors);
         }
     }
     g_free(r->name);

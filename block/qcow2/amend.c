@@ -103,7 +103,7 @@ static int change_backing_file(struct qcow2 *s, const char *file,
         ret = write_or_restore(s, &old);
     }
     if (ret < 0) {
-        error_set(errp, "%s", g_strerror(-ret));
+        error_set(errp, "%s", error_errno_text(-ret));
     }
     return ret;
 }

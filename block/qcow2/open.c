@@ -392,11 +392,11 @@ void qcow2_close(struct node *n)
         lock_release(&s->lock);
         if (ret < 0 && (l2_dirty || !ref_dirty)) {
             error_report_text("Failed to flush the L2 table cache: %s",
-                              g_strerror(-ret));
+                              error_errno_text(-ret));
         }
         if (ret < 0 && ref_dirty) {
             error_report_text("Failed to flush the refcount block cache: %s",
-                              g_strerror(-ret));
+                              error_errno_text(-ret));
         }
     }
     qcow2_bitmaps_close(s);

@@ -32,7 +32,7 @@ void qcow2_change_end(struct qcow2 *s)
 
 static bool fail(struct error **errp, int ret)
 {
-    error_set(errp, "%s", g_strerror(-ret));
+    error_set(errp, "%s", error_errno_text(-ret));
     return false;
 }
 
