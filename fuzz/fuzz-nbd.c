@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * A hostile NBD client, over a disk in memory.  The first byte says where
- * the input starts: even: with the client's flags of the handshake; odd: with
- * the first request, everything negotiated.  The server may hang up, but must
- * serve the next client.
+ * the input starts: bit 0 clear: with the client's flags of the handshake;
+ * set: with the first request, everything negotiated, extended headers too if
+ * bit 1 is set.  The server may hang up, but must serve the next client.
  */
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -45,13 +45,14 @@ static void setup(void)
     atexit(teardown);
 }
 
-/* Flags, structured replies, both kinds of context, GO. */
-static void negotiate(struct peer *p)
+/* Flags, structured or extended replies, both kinds of context, GO. */
+static void negotiate(struct peer *p, bool extended)
 {
     g_autoptr(GByteArray) g = g_byte_array_new();
 
     peer_hello(p, 3);
-    peer_option(p, NBD_OPT_STRUCTURED_REPLY, NULL, 0, NBD_REP_ACK);
+    peer_option(p, extended ? NBD_OPT_EXTENDED_HEADERS
+                            : NBD_OPT_STRUCTURED_REPLY, NULL, 0, NBD_REP_ACK);
     p->structured = true;
     peer_put_string(g, "d");
     peer_put32(g, 2);
@@ -78,7 +79,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     peer_connect(&p, server.path);
     if (data[0] & 1) {
-        negotiate(&p);
+        negotiate(&p, data[0] & 2);
     } else {
         peer_recv(&p, &greeting, sizeof(greeting));
     }
