@@ -166,17 +166,29 @@ void node_remove_filter(struct node *filter)
     graph_change_finish_nofail(gc, NULL);
 }
 
-/* ---- frozen links ------------------------------------------------------- */
+/* ---- chains, frozen links ----------------------------------------------- */
 
-/* The link to what N reads as or falls back to, or NULL. */
+/* The link to what N, a filter, reads as or else falls back to, or NULL. */
 static struct child *chain_link(const struct node *n)
 {
+    unsigned role = n->driver->is_filter ? ROLE_FILTERED : ROLE_COW;
+
     for (struct child *c = n->children; c; c = c->next_sibling) {
-        if (c->role & (ROLE_FILTERED | ROLE_COW)) {
+        if (c->role & role) {
             return c;
         }
     }
     return NULL;
+}
+
+bool node_is_in_chain(const struct node *top, const struct node *n)
+{
+    const struct child *c;
+
+    while (top != n && (c = chain_link(top))) {
+        top = c->node;
+    }
+    return top == n;
 }
 
 bool node_freeze_chain(struct node *top, struct node *base,

@@ -123,6 +123,8 @@ bool node_insert_filter(struct node *filter, struct node *node,
  * Cannot fail: what was allowed with the filter is without it. */
 void node_remove_filter(struct node *filter);
 
+/* Is N TOP, or below it through backing files and filters alone? */
+bool node_is_in_chain(const struct node *top, const struct node *n);
 /*
  * Nobody may change the links (backing, filtered) from TOP down to BASE, NULL:
  * all the way.  False, with QEMU's text, if one of them is frozen already.

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * null-co and null-aio: no storage.  Reads give zeroes, writes are dropped;
- * each request takes latency-ns, however many there are.  The two differ in
- * name only: both wait in the thread that has the request.
+ * each request takes latency-ns, however many there are, but no longer than
+ * QUIT_S once the process is ending.  The two differ in name only: both wait
+ * in the thread that has the request.
  */
 #include "block/drivers.h"
 
@@ -10,9 +11,16 @@
 #include <string.h>
 #include <time.h>
 #include "base/error.h"
+#include "base/lock.h"
+#include "block/cancel.h"
 #include "block/reopen.h"
 
 #define DEFAULT_LENGTH (INT64_C(1) << 30)
+
+enum {
+    LOOK_NS = 100 * 1000 * 1000,    /* is the process ending? */
+    QUIT_S = 3,                     /* as for a server that is silent */
+};
 
 struct null_state {
     int64_t latency_ns;
@@ -57,23 +65,39 @@ static int null_open(struct node *n, const BlockdevOptions *options,
     return 0;
 }
 
+static bool is_too_late(void)
+{
+    int64_t since_ns = cancel_waits_since();
+
+    return since_ns != INT64_MAX &&
+           clock_ns() > since_ns + QUIT_S * INT64_C(1000000000);
+}
+
+static void sleep_ns(int64_t ns)
+{
+    struct timespec left = { .tv_nsec = ns };
+
+    while (nanosleep(&left, &left) < 0 && errno == EINTR) {
+    }
+}
+
 static int null_request(struct node *n, unsigned flags)
 {
     const struct null_state *s = n->state;
-    struct timespec left = {
-        .tv_sec = s->latency_ns / 1000000000,
-        .tv_nsec = s->latency_ns % 1000000000,
-    };
+    int64_t start_ns, left_ns = s->latency_ns;
 
-    if (s->latency_ns == 0) {
+    if (left_ns == 0) {
         return 0;
     }
     if (flags & BLK_NOWAIT) {
         return -EAGAIN;
     }
-    while (nanosleep(&left, &left) < 0 && errno == EINTR) {
+    start_ns = clock_ns();
+    while (left_ns > 0 && !is_too_late()) {
+        sleep_ns(MIN(left_ns, LOOK_NS));
+        left_ns = s->latency_ns - (clock_ns() - start_ns);
     }
-    return 0;
+    return left_ns > 0 ? -EIO : 0;
 }
 
 static int null_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,

@@ -88,16 +88,6 @@ SnapshotInfo *qmp_blockdev_snapshot_delete_internal_sync(
 
 /* ---- change-backing-file ------------------------------------------------ */
 
-static bool is_in_chain(struct node *top, const struct node *n)
-{
-    while (top && top != n) {
-        struct node *below = node_filtered(top);
-
-        top = below ? below : node_backing(top);
-    }
-    return top;
-}
-
 /* N's header gets the new name; the graph and its drain are the caller's. */
 static bool rewrite_header(struct node *n, const char *file,
                            struct error **errp)
@@ -131,31 +121,6 @@ static bool rewrite_header(struct node *n, const char *file,
     return true;
 }
 
-/* A read-only node is writable for that time. */
-static bool change_backing(struct node *n, const char *file,
-                           struct error **errp)
-{
-    bool was_read_only = n->read_only;
-    AUTO_ERROR(err);
-    struct drain *drain;
-    bool ok;
-
-    if (was_read_only && !node_set_read_only(n, false, errp)) {
-        return false;
-    }
-    drain = drain_begin(&n, 1);
-    ok = rewrite_header(n, file, errp);
-    drain_end(&drain);
-    if (was_read_only && !node_set_read_only(n, true, &err)) {
-        error_prepend(&err, "Node '%s' stays writable: ", node_name(n));
-        if (ok) {
-            error_propagate(errp, g_steal_pointer(&err));
-            ok = false;
-        }
-    }
-    return ok;
-}
-
 static bool check_image(struct node *root, struct node *image,
                         const ChangeBackingFileArgs *args,
                         struct error **errp)
@@ -165,7 +130,7 @@ static bool check_image(struct node *root, struct node *image,
                   "without a backing file");
         return false;
     }
-    if (!is_in_chain(root, image)) {
+    if (!node_is_in_chain(root, image)) {
         error_set(errp, "'%s' and image file are not in the same chain",
                   args->device);
         return false;
@@ -181,6 +146,55 @@ static bool check_image(struct node *root, struct node *image,
     return true;
 }
 
+/* Drained and writable; NULL: refused.  *MADE_WRITABLE: it was read-only, and
+ * is to be so again. */
+static struct drain *drain_writable(struct node *root, struct node *image,
+                                    const ChangeBackingFileArgs *args,
+                                    bool *made_writable, struct error **errp)
+{
+    struct drain *drain;
+
+    for (;;) {
+        *made_writable = image->read_only;
+        if (image->read_only && !node_set_read_only(image, false, errp)) {
+            *made_writable = false;
+            return NULL;
+        }
+        drain = drain_begin(&image, 1);
+        /* Other commands may have come first while it waited. */
+        if (!check_image(root, image, args, errp)) {
+            drain_end(&drain);
+            return NULL;
+        }
+        if (!image->read_only) {
+            return drain;
+        }
+        drain_end(&drain);
+    }
+}
+
+/* A read-only node is writable for that time. */
+static bool change_backing(struct node *root, struct node *image,
+                           const ChangeBackingFileArgs *args,
+                           struct error **errp)
+{
+    AUTO_ERROR(err);
+    bool made_writable;
+    struct drain *drain = drain_writable(root, image, args, &made_writable,
+                                         errp);
+    bool ok = drain && rewrite_header(image, args->backing_file, errp);
+
+    drain_end(&drain);
+    if (made_writable && !node_set_read_only(image, true, &err)) {
+        error_prepend(&err, "Node '%s' stays writable: ", node_name(image));
+        if (ok) {
+            error_propagate(errp, g_steal_pointer(&err));
+            ok = false;
+        }
+    }
+    return ok;
+}
+
 bool qmp_change_backing_file(const ChangeBackingFileArgs *args,
                              struct error **errp)
 {
@@ -192,8 +206,10 @@ bool qmp_change_backing_file(const ChangeBackingFileArgs *args,
     if (!image || !check_image(root, image, args, errp)) {
         return false;
     }
+    node_ref(root);
     node_ref(image);
-    ok = change_backing(image, args->backing_file, errp);
+    ok = change_backing(root, image, args, errp);
     node_unref(image);
+    node_unref(root);
     return ok;
 }

@@ -52,11 +52,6 @@ static struct child_option of_backing(const BlockdevRefOrNull *ref)
     return o;
 }
 
-static bool is_primary(const struct node *n, const struct child *c)
-{
-    return c == n->file && n->driver->file_option;
-}
-
 /* ---- one child ---------------------------------------------------------- */
 
 /*
@@ -244,7 +239,8 @@ static bool plan_given(struct reopen *x, struct reopen_item *it,
         if (c == n->backing) {
             continue;
         }
-        if (is_primary(n, c) && strcmp(c->name, "file") == 0) {
+        if (c == n->file && n->driver->file_option &&
+            strcmp(c->name, "file") == 0) {
             o = of_ref(options_file(it->given));
             ok = plan_child(x, it, c, &o, errp);
         } else {

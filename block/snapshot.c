@@ -75,21 +75,30 @@ static struct snapshot *snapshot_claim(struct node *n, struct error **errp)
     return s;
 }
 
-void snapshot_free(struct snapshot *s)
+/* The snapshot is made; a node that somebody else writes, or that cannot store
+ * its bitmaps, stays writable.  Queries show it. */
+static void protect(struct node *n)
 {
     AUTO_ERROR(err);
 
+    if (n->read_only || !n->driver->reopen_prepare) {
+        return;                 /* most filters never change */
+    }
+    if (!node_set_read_only(n, true, &err)) {
+        error_prepend(&err, "Node '%s' stays writable below its overlay: ",
+                      node_name(n));
+        error_report(err);
+    }
+}
+
+void snapshot_free(struct snapshot *s)
+{
     if (!s) {
         return;
     }
     claims = g_slist_remove(claims, s);
-    /* The snapshot is made; a node that somebody else writes, or that cannot
-     * store its bitmaps, stays writable.  Queries show it. */
-    if (s->committed && !s->node->read_only &&
-        !node_set_read_only(s->node, true, &err)) {
-        error_prepend(&err, "Node '%s' stays writable below its overlay: ",
-                      node_name(s->node));
-        error_report(err);
+    if (s->committed) {
+        protect(s->node);
     }
     node_unref(s->overlay);
     node_unref(s->node);

@@ -125,7 +125,8 @@ static int collect_states(struct extents *x, const struct nbd_request *r,
         int ret = state(root, offset, end - offset, &bytes, &flags);
 
         if (ret < 0) {
-            return ret;
+            /* What is before can be told; who asks for the rest learns it. */
+            return offset > r->offset ? 0 : ret;
         }
         if (bytes <= 0) {
             return -EIO;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Copy-before-write: see copy-before-write.h.  Here: readers of the snapshot. */
+/* Copy-before-write: see copy-before-write.h.  Here: the snapshot's readers. */
 #include "block/filters/copy-before-write-priv.h"
 
 #include <errno.h>

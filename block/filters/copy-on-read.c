@@ -217,28 +217,15 @@ static void cor_child_perm(struct node *n, const struct child *c,
                            unsigned perm, unsigned shared,
                            unsigned *child_perm, unsigned *child_shared)
 {
-    *child_perm = perm;
+    *child_perm = perm | PERM_WRITE_UNCHANGED;
     *child_shared = shared | PERM_WRITE_UNCHANGED;
     if (n->parents) {
-        *child_perm |= PERM_CONSISTENT_READ | PERM_WRITE_UNCHANGED;
+        *child_perm |= PERM_CONSISTENT_READ;
         *child_shared &= ~(unsigned)PERM_WRITE;         /* I1 */
     }
 }
 
 /* ---- life --------------------------------------------------------------- */
-
-static bool is_in_chain(struct node *n, const struct node *wanted)
-{
-    while (n && n != wanted) {
-        struct node *next = NULL;
-
-        for (const struct child *c = n->children; c; c = c->next_sibling) {
-            next = c->role & (ROLE_FILTERED | ROLE_COW) ? c->node : next;
-        }
-        n = next;
-    }
-    return n;
-}
 
 static bool cor_open_children(struct node *n, const BlockdevOptions *options,
                               struct error **errp)
@@ -255,7 +242,7 @@ static bool cor_open_children(struct node *n, const BlockdevOptions *options,
         error_set(errp, "Bottom node '%s' is a filter", name);
         return false;
     }
-    if (bottom && !is_in_chain(n->file->node, bottom)) {
+    if (bottom && !node_is_in_chain(n->file->node, bottom)) {
         error_set(errp, "Bottom node '%s' is not in the chain of '%s'", name,
                   node_name(n->file->node));
         return false;
@@ -293,14 +280,11 @@ static BlockdevRef **cor_file_option(BlockdevOptions *options)
     return &options->u.copy_on_read.file;
 }
 
-static const char *const cor_strong_options[] = { "bottom", NULL };
-
 const struct driver driver_copy_on_read = {
     .name = "copy-on-read",
     .type = BLOCKDEV_DRIVER_COPY_ON_READ,
     .state_size = sizeof(struct cor_state),
     .is_filter = true,
-    .strong_options = cor_strong_options,
     .file_option = cor_file_option,
     .open_children = cor_open_children,
     .open = cor_open,

@@ -159,12 +159,21 @@ static void preallocate_child_perm(struct node *n, const struct child *c,
     }
 }
 
-/* The file below can be made shorter now, but not in set_perm(): it may be
- * read-only by then. */
+/*
+ * Now, not in set_perm(): there the file below may be read-only already, and
+ * a failure could not be told.  If the change does not come about after all,
+ * what was given back is lost, which nobody sees: the next write behind the
+ * end extends the file again.  Nobody writes meanwhile: who may grow the file
+ * is drained, or is the one that goes.
+ */
 static bool preallocate_check_perm(struct node *n, unsigned perm,
                                    unsigned shared, struct error **errp)
 {
-    return may_grow(perm) || give_back(n, errp) >= 0;
+    if (may_grow(perm) || give_back(n, errp) >= 0) {
+        return true;
+    }
+    error_prepend(errp, "Failed to drop preallocation: ");
+    return false;
 }
 
 static void preallocate_set_perm(struct node *n, unsigned perm,

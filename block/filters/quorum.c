@@ -13,7 +13,8 @@
  *                 read and voted under the same hold: it never brings old
  *                 data back.
  *             I3  Children's sizes are equal, and stay so: nobody else may
- *                 resize or write them.
+ *                 resize or write them, and a write past the end makes all
+ *                 of them longer.  Who fails it is outvoted there.
  * Threads     Any; children change while drained.
  */
 #include "block/drivers.h"
@@ -446,6 +447,7 @@ const struct driver driver_quorum = {
     .state_size = sizeof(struct quorum_state),
     .flushes_children = true,
     .listed_first = true,
+    .may_grow = true,
     .strong_options = quorum_strong_options,
     .open_children = quorum_open_children,
     .open = quorum_open,

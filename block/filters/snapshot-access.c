@@ -39,13 +39,13 @@ static int access_open(struct node *n, const BlockdevOptions *options,
     return 0;
 }
 
-/* Reading is all that it does to the disk; discards go to the target, which
- * the filter below holds for writing anyway. */
+/* It needs nothing of the filter's own: what it reads and discards, the filter
+ * holds by its links. */
 static void access_child_perm(struct node *n, const struct child *c,
                               unsigned perm, unsigned shared,
                               unsigned *child_perm, unsigned *child_shared)
 {
-    *child_perm = PERM_CONSISTENT_READ;
+    *child_perm = 0;
     *child_shared = PERM_ALL;
 }
 
