@@ -2,6 +2,7 @@
 """The filter copy-before-write by options: its errors, permissions, units;
 and the same options of a backup.  What it is for is in test_fleecing.py."""
 
+import os
 import time
 
 import pytest
@@ -116,6 +117,42 @@ def test_odd_sizes(server, images, size):
 
 
 # Permissions
+
+@pytest.mark.ours('QEMU 7.2 crashes')
+@pytest.mark.parametrize('below', [
+    {'driver': 'raw'}, {'driver': 'preallocate'}, {'driver': 'blkdebug'},
+    {'driver': 'quorum', 'vote-threshold': 1}], ids=lambda o: o['driver'])
+def test_source_that_grows(server, images, guest_on, below):
+    """A file below a format: what is behind its old end is nobody's
+    snapshot."""
+    path = images.create('a.qcow2', 16 * MIB, cluster_size='4k')
+    images.io(path, 'write -P 3 0 1M')
+    with open(path, 'rb') as file:
+        before = file.read()
+    assert len(before) % 512 == 0
+    server.add_file('t', images.write_raw('t.raw', bytes(len(before))))
+    child = {'quorum': 'children', 'blkdebug': 'image'}.get(
+        below['driver'], 'file')
+    file = {'driver': 'file', 'filename': path}
+    server.qmp('blockdev-add', dict(below, **{
+        'node-name': 'below', child: [file] if child == 'children'
+        else file}))
+    server.qmp('blockdev-add', driver='copy-before-write', node_name='cbw',
+               file='below', target='t')
+    server.qmp('blockdev-add', driver='snapshot-access', node_name='snap',
+               file='cbw')
+    server.qmp('blockdev-add', driver='qcow2', node_name='top', file='cbw')
+    server.export('top')
+    server.export('snap', writable=False)
+    guest = guest_on(server, 'top')
+    guest.random_writes(100)
+    guest.verify()
+    assert os.path.getsize(path) > len(before)
+    client = NbdClient.connect(server.nbd_path, 'snap')
+    assert client.size == len(before)
+    same_bytes(client.read(0, client.size), before)
+    client.disconnect()
+
 
 def test_writer_beside_the_filter(nodes):
     """Whoever writes the source past the filter would not be noticed."""

@@ -6,6 +6,7 @@ import random
 import pytest
 
 from .images import same_bytes
+from .jobs import start_backup
 from .nbd import NbdClient
 
 MIB = 1 << 20
@@ -51,6 +52,15 @@ def in_top(server, images):
         if entry['depth'] == 0 and entry['present']:
             found.append((entry['start'], entry['length']))
     return found
+
+
+def test_needs_to_write(server, images):
+    """It copies, so what it stands on must be writable."""
+    server.add_node('ro', images.create('ro.qcow2', SIZE), read_only=True)
+    for options in ({}, {'read_only': True}):
+        server.fails('blockdev-add', driver='copy-on-read', node_name='cor',
+                     file='ro', desc='Block node is read-only', **options)
+    assert 'cor' not in server.nodes()
 
 
 def test_what_is_read_moves_up(server, images, chain):
@@ -181,6 +191,40 @@ def test_guest_writes_while_others_read(server, images, chain, guest_on,
         client.read(offset, min(rnd.choice((1, 512, 200000)), SIZE - offset))
     guest.stop()
     client.disconnect()
+    guest.verify()
+
+
+def test_what_managers_do_below(server, images, chain, guest_on, seed):
+    """A guest's disk is the filter; the manager works with the format node
+    below it, and needs no other writer there."""
+    add_cor(server, discard='unmap')
+    server.export('cor')
+    guest = guest_on(server, 'cor', trims=True, seed=seed)
+    server.qmp('block-dirty-bitmap-add', node='top', name='b',
+               granularity=CLUSTER)
+    guest.start()
+    guest.wait_writes(20)
+    for number, node in enumerate(('cor', 'top')):
+        path = images.create(f'backup{number}.qcow2', SIZE)
+        server.add_node(f'backup{number}', path)
+        images.ignore(path)
+        job = start_backup(server, node, f'backup{number}')
+        guest.wait_writes(10)
+        job.finish()
+        guest.wait_writes(5)
+    overlay = images.create('overlay.qcow2', SIZE)
+    server.add_node('overlay', overlay, backing=None, discard='unmap')
+    guest.pause()
+    server.qmp('blockdev-snapshot', node='top', overlay='overlay')
+    frozen = guest.freeze()
+    guest.resume()
+    guest.wait_writes(20)
+    server.export('top', name='look', writable=False)
+    look = NbdClient.connect(server.nbd_path, 'look')
+    same_bytes(look.read(0, SIZE), frozen, 'snapshot')
+    look.disconnect()
+    server.unexport('look')
+    guest.stop()
     guest.verify()
 
 

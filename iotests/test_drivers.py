@@ -2,6 +2,7 @@
 """Small drivers: null-aio, host_device, raw with offset and size."""
 
 import os
+import signal
 import subprocess
 import time
 
@@ -36,6 +37,28 @@ def test_null_aio(server):
     nbd.trim(0, 65536)
     nbd.flush()
     nbd.disconnect()
+
+
+@pytest.mark.ours('QEMU waits')
+@pytest.mark.parametrize('how', ['quit', 'signal'])
+def test_quit_does_not_wait_for_latency(server, how):
+    """Somebody meant milliseconds."""
+    server.qmp('blockdev-add', {
+        'driver': 'null-co', 'node-name': 'n', 'size': 65536,
+        'latency-ns': 2**63 - 1})
+    server.export('n')
+    client = NbdClient.connect(server.nbd_path, 'n')
+    client.request(0, 0, 512)
+    client.request(1, 0, 512, data=bytes(512))
+    time.sleep(.1)
+    started = time.monotonic()
+    if how == 'quit':
+        server.quit()
+    else:
+        server.kill(signal.SIGTERM)
+        server.wait_exit()
+    assert time.monotonic() - started < 8
+    client.close()
 
 
 @pytest.mark.parametrize('driver', ['null-aio', 'null-co'])

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Random graphs, random operations, random failures, against a model.
 
-A disk is a chain of qcow2 layers whose top is exported and written by a guest.
+A disk is a chain of qcow2 layers, each on a file, a part of one, two that are
+equal, or another server; its top is exported and written by a guest.
 Snapshots add layers; filters are put between a layer and its file by
-blockdev-reopen and taken out again, some of them with errors to inject; wrong
-commands are tried; the server is restarted.  After every step the disk reads
-as the model, each frozen layer reads as it did when it was frozen, and a
-refused command has changed nothing.
+blockdev-reopen and taken out again, some of them with errors to inject;
+copy-before-write keeps points in time meanwhile; wrong commands are tried; the
+server is restarted.  After every step the disk reads as the model, each frozen
+layer and each point in time read as they did, and a refused command has
+changed nothing.
 
 With --server blockjobd a QEMU does the same beside it: what one refuses the
 other refuses, and their graphs are equal.
@@ -20,6 +22,7 @@ import pytest
 
 from .guest import Guest
 from .images import qemu_img, run_tool, same_bytes
+from .layer_files import KINDS, file_node
 from .nbd import NbdError
 from .qmp import QmpError
 from .server import Server
@@ -29,7 +32,12 @@ SIZE = 2 << 20
 UNIT = 512
 EVENTS = ['write_aio', 'pwritev', 'flush_to_disk', 'l2_update',
           'cluster_alloc', 'refblock_update', 'cow_write', 'l2_alloc_write']
-FILTERS = ['throttle', 'copy-on-read', 'blkdebug', 'raw']
+FILTERS = [{'driver': 'throttle', 'throttle-group': 'g'},
+           {'driver': 'copy-on-read'}, {'driver': 'blkdebug'},
+           {'driver': 'raw'},
+           {'driver': 'preallocate', 'prealloc-size': 1 << 20,
+            'prealloc-align': 64 << 10}]
+KEEPERS = ['snap', 'cbw', 'temp', 'tempf']      # in the order they go
 
 
 class Uncertain:
@@ -60,16 +68,20 @@ class Uncertain:
 class Disk:
     """One server with the chain, its guest and the model."""
 
-    def __init__(self, server, options):
+    def __init__(self, server, options, kind):
         self.server = server
+        self.far = None
         self.options = options      # of qemu-img create
         self.layers = []            # names, bottom first
+        self.files = {}             # layer: what it lies on
         self.filters = {}           # layer: name of the filter over its file
         self.frozen = {}            # layer: content
+        self.kept = None            # content, of 'snap'
+        self.zeroed = False         # the guest wrote zeroes since
         self.uncertain = Uncertain()
         self.damaged = False        # errors were injected: leaks are allowed
         self.guest = None
-        self.create('l0')
+        self.create('l0', kind)
         self.start()
         self.add_layer('l0')
         self.layers.append('l0')
@@ -82,14 +94,26 @@ class Disk:
         self.server.qmp('object-add', {
             'qom-type': 'throttle-group', 'id': 'g', 'limits': {}})
 
+    def far_server(self):
+        if not self.far:
+            self.far = Server(self.server.setup, name='far').start()
+        return self.far
+
+    def stop(self):
+        self.server.stop()
+        if self.far:
+            self.far.stop()
+
     def export(self):
-        self.server.export(self.layers[-1], 'disk')
+        self.server.export('cbw' if self.kept else self.layers[-1], 'disk')
         model = self.guest and self.guest.model
         self.guest = Guest(self.server.nbd_path, 'disk')
         if model is not None:
             same_bytes(bytes(self.guest.model), bytes(model), 'restarted')
 
     def restart(self):
+        if self.kept:
+            self.let_go()
         self.guest.close()
         self.server.quit()
         self.check_images()
@@ -112,21 +136,21 @@ class Disk:
 
     # Layers
 
-    def path(self, layer):
-        return os.path.join(self.server.directory, f'{layer}.qcow2')
-
-    def create(self, layer):
-        qemu_img('create', '-q', '-f', 'qcow2', '-o', self.options,
-                 self.path(layer), str(SIZE))
+    def create(self, layer, kind):
+        self.files[layer] = KINDS[kind](self, layer)
+        self.files[layer].create(self.options, SIZE)
 
     def add_layer(self, layer):
         below = self.layers.index(layer) if layer in self.layers else 0
         backing = self.layers[below - 1] if below else None
-        self.server.qmp('blockdev-add', {
-            'driver': 'file', 'node-name': f'{layer}f',
-            'filename': self.path(layer), 'discard': 'unmap',
-            'auto-read-only': True})
+        for node in self.files[layer].nodes():
+            self.server.qmp('blockdev-add', node)
         self.server.qmp('blockdev-add', self.layer_options(layer, backing))
+
+    def drop_layer(self, layer):
+        self.server.qmp('blockdev-del', {'node-name': layer})
+        for node in reversed(self.files[layer].nodes()):
+            self.server.qmp('blockdev-del', {'node-name': node['node-name']})
 
     def layer_options(self, layer, backing, file=None):
         return {'driver': 'qcow2', 'node-name': layer, 'discard': 'unmap',
@@ -141,16 +165,15 @@ class Disk:
         options.update(changes)
         return 'blockdev-reopen', {'options': [options]}
 
-    def snapshot(self, overlay):
+    def snapshot(self, overlay, kind):
         self.uncertain.settle(self.guest)
-        self.create(overlay)
+        self.create(overlay, kind)
         self.add_layer(overlay)
         top = self.layers[-1]
         error = self.attempt('blockdev-snapshot',
                              {'node': top, 'overlay': overlay})
         if error:
-            self.server.qmp('blockdev-del', {'node-name': overlay})
-            self.server.qmp('blockdev-del', {'node-name': f'{overlay}f'})
+            self.drop_layer(overlay)
         else:
             self.frozen[top] = self.guest.freeze()
             self.layers.append(overlay)
@@ -158,16 +181,57 @@ class Disk:
 
     def aborted_snapshot(self, overlay):
         """In a transaction that fails at its end."""
-        self.create(overlay)
+        self.create(overlay, 'file')
         self.add_layer(overlay)
         error = self.attempt('transaction', {'actions': [
             {'type': 'blockdev-snapshot',
              'data': {'node': self.layers[-1], 'overlay': overlay}},
             {'type': 'abort', 'data': {}}]})
-        self.server.qmp('blockdev-del', {'node-name': overlay})
-        self.server.qmp('blockdev-del', {'node-name': f'{overlay}f'})
-        os.unlink(self.path(overlay))
+        self.drop_layer(overlay)
+        self.files.pop(overlay).unlink()
         return error
+
+    # A point in time
+
+    def keep(self, fleecing):
+        """Copy-before-write over the top, and what it keeps exported.
+        Fleecing: the top is the backing file of what it copies to."""
+        path = os.path.join(self.server.directory, 'temp.qcow2')
+        self.uncertain.settle(self.guest)
+        self.kept, self.zeroed = self.guest.freeze(), False
+        self.guest.nbd.disconnect()
+        self.server.unexport('disk')
+        qemu_img('create', '-q', '-f', 'qcow2', path, str(SIZE))
+        top = self.layers[-1]
+        for node in (
+                file_node('tempf', path),
+                {'driver': 'qcow2', 'node-name': 'temp', 'file': 'tempf',
+                 'backing': top if fleecing else None, 'discard': 'unmap'},
+                {'driver': 'copy-before-write', 'node-name': 'cbw',
+                 'file': top, 'target': 'temp', 'discard': 'unmap'},
+                {'driver': 'snapshot-access', 'node-name': 'snap',
+                 'file': 'cbw'}):
+            self.server.qmp('blockdev-add', node)
+        self.server.export('snap', writable=False)
+        self.export()
+
+    def verify_kept(self):
+        # QEMU 7.2 does not always copy before zeroes are written.
+        if not (self.server.is_qemu and self.zeroed):
+            look = Guest(self.server.nbd_path, 'snap')
+            same_bytes(bytes(look.model), self.kept, 'kept')
+            look.close()
+
+    def let_go(self):
+        self.verify()
+        self.verify_kept()
+        self.guest.nbd.disconnect()
+        for name in ('snap', 'disk'):
+            self.server.unexport(name, mode='hard')
+        for name in KEEPERS:
+            self.server.qmp('blockdev-del', {'node-name': name})
+        self.kept = None
+        self.export()
 
     # Filters
 
@@ -197,6 +261,7 @@ class Disk:
 
     def write(self, offset, data, kind):
         try:
+            self.zeroed |= kind != 'data'
             if kind == 'zero':
                 self.guest.zero(offset, len(data))
             elif kind == 'trim':
@@ -206,7 +271,7 @@ class Disk:
                 self.guest.write(offset, data)
             self.uncertain.done(offset, len(data))
         except NbdError:
-            assert self.damaged
+            assert self.damaged, self.server.setup.kind
             self.uncertain.failed(
                 offset, data if kind == 'data' else bytes(len(data)))
 
@@ -225,8 +290,8 @@ class Disk:
 
     def check_images(self):
         for layer in self.layers:
-            code, text = run_tool('qemu-img', 'check', '-q',
-                                  self.path(layer), check=False)
+            code, text = run_tool('qemu-img', 'check', '-q', '-U',
+                                  self.files[layer].name(), check=False)
             assert code == 0 or (code == 3 and self.damaged), text
 
     def finish(self):
@@ -243,6 +308,7 @@ class Both:
         self.disks = disks
         self.rand = random.Random(seed)
         self.n_layers = 1
+        self.fleecing = False       # when a point in time was last kept
 
     def each(self, step):
         """Do it on all; whether it was refused must be the same."""
@@ -250,7 +316,10 @@ class Both:
         refused = [answer is not None for answer in answers]
         assert len(set(refused)) == 1, answers
         graphs = [graph(disk.server) for disk in self.disks]
-        assert all(g == graphs[0] for g in graphs)
+        for other in graphs[1:]:
+            assert other == graphs[0], (
+                [e for e in other if e not in graphs[0]],
+                [e for e in graphs[0] if e not in other])
         return answers[0]
 
     # Steps
@@ -271,7 +340,10 @@ class Both:
         if self.n_layers < 8:
             name = f'l{self.n_layers}'
             self.n_layers += 1
-            assert self.each(lambda disk: disk.snapshot(name)) is None
+            kind = self.rand.choice(list(KINDS))
+            error = self.each(lambda disk: disk.snapshot(name, kind))
+            assert bool(error) == (self.fleecing and
+                                   self.disks[0].kept is not None), error
 
     def aborted_snapshot(self):
         assert self.each(lambda disk: disk.aborted_snapshot('gone'))
@@ -288,6 +360,7 @@ class Both:
             ('blockdev-snapshot', {'node': top, 'overlay': f'{layer}f'}),
             ('blockdev-del', {'node-name': layer}),
             ('blockdev-del', {'node-name': f'{layer}f'}),
+            ('blockdev-del', {'node-name': self.rand.choice(KEEPERS)}),
             ('block_resize', {'node-name': top, 'size': SIZE * 2}),
             first.reopened(layer, driver='raw'),
             first.reopened(layer, **{'node-name': 'nope'}),
@@ -304,10 +377,10 @@ class Both:
         if layer in self.disks[0].filters:
             self.each(lambda disk: disk.remove(layer))
             return
-        driver = self.rand.choice(FILTERS)
-        options = {'driver': driver}
-        if driver == 'throttle':
-            options['throttle-group'] = 'g'
+        options = self.rand.choice(FILTERS)
+        if options['driver'] == 'preallocate' and \
+                not self.disks[0].files[layer].can_shrink:
+            return
         self.each(lambda disk: disk.insert(layer, options))
 
     def failures(self):
@@ -328,9 +401,18 @@ class Both:
         for disk in self.disks:
             disk.remove(top)
 
+    def keep(self):
+        if self.disks[0].kept:
+            self.each(lambda disk: disk.let_go())
+        else:
+            self.fleecing = self.rand.random() < .5
+            self.each(lambda disk: disk.keep(self.fleecing))
+
     def look(self):
         for disk in self.disks:
             disk.verify()
+            if disk.kept:
+                disk.verify_kept()
         frozen = list(self.disks[0].frozen)
         if frozen:
             layer = self.rand.choice(frozen)
@@ -345,9 +427,9 @@ class Both:
     def step(self):
         self.rand.choices(
             [self.writes, self.snapshot, self.aborted_snapshot,
-             self.wrong_command, self.filter, self.failures, self.look,
-             self.restart],
-            [30, 8, 5, 20, 20, 8, 10, 3])[0]()
+             self.wrong_command, self.filter, self.failures, self.keep,
+             self.look, self.restart],
+            [30, 8, 5, 20, 20, 8, 8, 10, 3])[0]()
 
 
 OPTIONS = ['cluster_size=64k', 'cluster_size=512', 'cluster_size=4k',
@@ -366,10 +448,11 @@ def disks(setup, directory, seed):
         own.directory = os.path.join(directory, kind)
         own.schema = lambda machine: None
         os.mkdir(own.directory)
-        made.append(Disk(Server(own), OPTIONS[seed % len(OPTIONS)]))
+        made.append(Disk(Server(own), OPTIONS[seed % len(OPTIONS)],
+                         list(KINDS)[seed // len(OPTIONS) % len(KINDS)]))
     yield made
     for disk in made:
-        disk.server.stop()
+        disk.stop()
 
 
 @pytest.mark.timeout(120)

@@ -244,6 +244,91 @@ def test_block_status_of_chain(server, images):
     assert got == wanted
 
 
+@pytest.fixture
+def layers(server, images):
+    """base <- mid <- top, and a filter over top and one between."""
+    base = images.create('base.qcow2', '4M')
+    images.io(base, 'write -P 1 0 1M')
+    mid = images.create('mid.qcow2', '4M', backing=base)
+    images.io(mid, 'write -P 2 512k 1M')
+    top = images.create('top.qcow2', '4M', backing=mid)
+    images.io(top, 'write -z 64k 64k', 'write -P 3 3M 64k')
+    server.add_node('base', base)
+    server.qmp('object-add', qom_type='throttle-group', id='g', limits={})
+    server.add_node('mid', mid, backing='base')
+    server.qmp('blockdev-add', driver='throttle', node_name='between',
+               file='mid', throttle_group='g')
+    server.add_node('top', top, backing='between')
+    server.qmp('blockdev-add', driver='throttle', node_name='over',
+               file='top', throttle_group='g')
+    return server
+
+
+@pytest.mark.parametrize('node', ['top', 'over'])
+def test_allocation_depth(layers, node):
+    """How far down the data lies; filters do not count (in QEMU
+    those that are passed do)."""
+    layers.export(node, writable=False, allocation_depth=True)
+    context = 'qemu:allocation-depth'
+    nbd = NbdClient.connect(layers.nbd_path, node, contexts=(context,))
+    one, two, three = (1, 2, 3) if not layers.is_qemu else \
+        (1, 2, 4) if node == 'top' else (1, 3, 5)
+    assert nbd.whole_status(context) == [
+        [0, 65536, three], [65536, 65536, one], [131072, 393216, three],
+        [524288, MIB, two], [524288 + MIB, MIB + 524288, 0],
+        [3 * MIB, 65536, one], [3 * MIB + 65536, MIB - 65536, 0]]
+    nbd.disconnect()
+    layers.unexport(node)
+    layers.export(node, writable=False)
+    nbd = NbdClient(layers.nbd_path)
+    nbd.open()
+    nbd.negotiate_structured()
+    nbd.set_contexts(node, [context, 'base:allocation'])
+    assert list(nbd.contexts) == ['base:allocation']
+    nbd.close()
+
+
+def test_bitmaps_of_several_nodes(layers):
+    """By name from where the disk is, or from the node that is named."""
+    for node, name in (('base', 'b'), ('top', 't'), ('over', 'o'),
+                       ('mid', 'twice'), ('top', 'twice')):
+        layers.qmp('block-dirty-bitmap-add', node=node, name=name,
+                   granularity=65536)
+    layers.export('over', name='writer')
+    writer = NbdClient.connect(layers.nbd_path, 'writer')
+    writer.write(MIB, b'x' * 512)
+    writer.disconnect()
+    layers.unexport('writer')
+    layers.fails('block-export-add', type='nbd', id='x', node_name='over',
+                 bitmaps=['nope'], desc="Bitmap 'nope' is not found")
+    layers.fails('block-export-add', type='nbd', id='x', node_name='over',
+                 bitmaps=[{'node': 'base', 'name': 't'}],
+                 desc="Dirty bitmap 't' not found")
+    shown = ['o', 't', {'node': 'base', 'name': 'b'},
+             {'node': 'top', 'name': 'twice'}]
+    layers.fails('block-export-add', type='nbd', id='x', node_name='over',
+                 bitmaps=shown,
+                 desc="Enabled bitmap 'o' incompatible with readonly export")
+    layers.export('over', bitmaps=shown)
+    contexts = {f'qemu:dirty-bitmap:{name}': dirty for name, dirty in (
+        ('o', True), ('t', True), ('b', False), ('twice', True))}
+    nbd = NbdClient.connect(layers.nbd_path, 'over',
+                            contexts=tuple(contexts))
+    assert set(nbd.contexts) == set(contexts)
+    for context, dirty in contexts.items():
+        wanted = [[0, MIB, 0], [MIB, 65536, 1],
+                  [MIB + 65536, 3 * MIB - 65536, 0]]
+        assert nbd.whole_status(context) == (
+            wanted if dirty else [[0, 4 * MIB, 0]]), context
+    for node, name in (('base', 'b'), ('top', 't')):
+        layers.fails('block-dirty-bitmap-remove', node=node, name=name,
+                     desc=f"Bitmap '{name}' is currently in use by another "
+                          "operation and cannot be used")
+    nbd.disconnect()
+    layers.unexport('over')
+    layers.qmp('block-dirty-bitmap-remove', node='base', name='b')
+
+
 @pytest.mark.parametrize('fmt', ['raw', 'qcow2'])
 def test_map_equals(server, images, fmt):
     """qemu-img map over NBD and on the file agree on zeroes."""

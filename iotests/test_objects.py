@@ -288,6 +288,14 @@ def test_authz_listfile(server, directory):
             if 'list' in t['name']] == ['authz-list', 'authz-list-file']
 
 
+@pytest.mark.ours('it has these')
+@pytest.mark.parametrize('kind', ['main-loop', 'pr-manager-helper',
+                                  'tls-cipher-suites', 'memory-backend-ram'])
+def test_what_is_not_there_is_named(server, kind):
+    add_fails(server, f"Parameter 'qom-type' does not accept value '{kind}'",
+              kind, 'x')
+
+
 # Iothreads
 
 def test_iothreads(server):

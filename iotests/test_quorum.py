@@ -3,6 +3,7 @@
 
 import errno
 import json
+import os
 
 import pytest
 
@@ -341,6 +342,30 @@ def test_resize_is_refused(server):
     add(server, 'q', quorum([null()], 1))
     server.fails('block_resize', {'node-name': 'q', 'size': 2 * MIB},
                  'Image format driver does not support resize')
+
+
+@pytest.mark.parametrize('fails', [False, True])
+def test_image_grows(server, images, guest_on, seed, fails):
+    """A qcow2 image makes the files longer, one that fails it once is
+    outvoted."""
+    paths = [images.create(f'{i}.qcow2', '4M') for i in range(3)]
+    faults = {'c1': rule('pwritev', once=True, errno=errno.ENOSPC)}
+    add(server, 'q', quorum(failing(paths, **(faults if fails else {})), 2))
+    add(server, 'image', {'driver': 'qcow2', 'file': 'q'})
+    server.export('image')
+    guest = guest_on(server, 'image', seed=seed)
+    guest.random_writes(100)
+    guest.verify()
+    guest.close()
+    server.unexport('image')
+    server.qmp('blockdev-del', node_name='image')
+    server.qmp('blockdev-del', node_name='q')
+    for i in (0, 2):
+        same_bytes(images.content(paths[i]), bytes(guest.model))
+    if fails:
+        images.ignore(paths[1])
+    else:
+        assert os.stat(paths[1]).st_size == os.stat(paths[0]).st_size
 
 
 # x-blockdev-change

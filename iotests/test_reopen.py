@@ -283,6 +283,38 @@ def test_raw_window(server, images):
              'size (32768) has to be smaller or equal to the  actual size of '
              'the containing file (32768)')):
         refused(server, desc, raw('r', 'f', **window))
+    if not server.is_qemu:      # it looks at the file that goes
+        server.add_file('short', images.write_raw('b', data[:4096]))
+        refused(server, 'Offset (8192) cannot be greater than size of the '
+                'containing file (4096)', raw('r', 'short', offset=8192))
+
+
+def test_window_in_a_window(server, images):
+    """Both in one call: what is above is checked against what is below as
+    it was before; two calls do what one cannot."""
+    path = images.write_raw('a', b'x' * 32768)
+    server.add_file('f', path)
+    server.qmp('blockdev-add', raw('low', 'f', size=4096))
+    server.qmp('blockdev-add', raw('r', 'low', size=4096))
+    desc = ('The sum of offset (0) and size (8192) has to be smaller or equal '
+            'to the  actual size of the containing file (4096)')
+    larger = [raw('low', 'f', size=8192), raw('r', 'low', size=8192)]
+    for options in (larger, larger[::-1]):
+        refused(server, desc, *options)
+    for options in larger:
+        reopen(server, options)
+    assert server.nodes()['r']['image']['virtual-size'] == 8192
+    # The one below cut short alone: what is behind its end is not shown.
+    reopen(server, raw('low', 'f', size=512))
+    server.export('r', writable=False)
+    client = NbdClient.connect(server.nbd_path, 'r')
+    assert client.read(0, 512) == b'x' * 512
+    if server.is_qemu:
+        with pytest.raises(NbdError):
+            client.read(512, 512)
+    else:
+        assert client.read(512, 512) == bytes(512)
+    client.close()
 
 
 def chain(server, images):

@@ -255,8 +255,13 @@ def test_refused(disk, images):
     refused('n', 'nope', "Cannot find device='nope' nor node-name='nope'")
     refused('n', 'o', 'The overlay is already in use')
     refused('n', 'raw', 'The overlay does not support backing images')
+    disk.qmp('blockdev-add', driver='copy-on-read', node_name='c', file='raw')
+    before = disk.graph()
+    refused('n', 'c', 'Filters cannot be used as overlays')
     refused('n', 'based', 'The overlay already has a backing image')
     refused('low', 'raw', "Node 'low' is busy: node is used as backing hd of "
+            "'based'")
+    refused('low', 'nope', "Node 'low' is busy: node is used as backing hd of "
             "'based'")
     disk.unexport('busy')
     before = disk.graph()
@@ -553,6 +558,18 @@ def test_internal_delete(image, images):
     assert names(image) == []
 
 
+def test_internal_delete_read_only(server, images):
+    path = images.create('n.qcow2', SIZE)
+    images.io(path, 'write 0 64k')
+    qemu_img('snapshot', '-c', 'x', path)
+    server.add_node('n', path, read_only=True)
+    server.fails('blockdev-snapshot-delete-internal-sync', device='n',
+                 name='x', desc='Failed to remove snapshot from snapshot '
+                 'list: Operation not permitted')
+    if not server.is_qemu:      # it forgets the snapshot until it opens again
+        assert names(server) == ['x']
+
+
 def test_internal_needs_a_root(disk, images):
     add_overlay(disk, images, 'o')
     disk.qmp('blockdev-snapshot', node='n', overlay='o')
@@ -567,10 +584,66 @@ def test_internal_through_raw(server, images):
     server.add_node('q', images.create('q.qcow2', SIZE))
     server.qmp('blockdev-add', driver='raw', node_name='n', file='q')
     server.qmp('blockdev-snapshot-internal-sync', device='n', name='x')
-    assert names(server, 'q') == ['x']
+    assert names(server, 'q') == names(server, 'n') == ['x']
     server.qmp('blockdev-snapshot-delete-internal-sync', device='n',
                name='x')
-    assert names(server, 'q') == []
+    assert names(server, 'q') == names(server, 'n') == []
+    server.qmp('blockdev-reopen', options=[{
+        'driver': 'qcow2', 'node-name': 'q', 'read-only': True,
+        'file': {'driver': 'file', 'filename': images.path('q.qcow2')}}])
+    server.fails('blockdev-snapshot-internal-sync', device='n', name='x',
+                 desc="Block format 'raw' used by device 'n' does not support "
+                 'internal snapshots')
+
+
+def frozen_chain(server, images):
+    """cor -> top -> mid -> base, the links of the first two frozen."""
+    for name, below in (('base', None), ('mid', 'base'), ('top', 'mid')):
+        path = images.create(f'{name}.qcow2', SIZE)
+        server.add_node(name, path, backing=below)
+    server.qmp('blockdev-add', driver='copy-on-read', node_name='cor',
+               file='top', bottom='mid')
+
+
+def test_frozen_links(server, images):
+    """Whatever would move a link that something counts on is refused, and
+    nothing has changed."""
+    frozen_chain(server, images)
+    add_overlay(server, images, 'o')
+    add_overlay(server, images, 'target')
+    before = server.graph()
+    text = "Cannot change 'file' link to 'top'"
+    server.fails('blockdev-snapshot', node='top', overlay='o', desc=text)
+    server.fails('blockdev-snapshot-sync', desc=text,
+                 **sync(server, images, 'top', 'new'))
+    server.fails('transaction', actions=[
+        {'type': 'blockdev-snapshot', 'data': {'node': 'cor', 'overlay': 'o'}},
+        {'type': 'blockdev-snapshot',
+         'data': {'node': 'top', 'overlay': 'target'}}], desc=text)
+    server.fails('blockdev-backup', job_id='j', device='top', target='target',
+                 sync='none', desc=['Could not replace node: ' + text,
+                                    'Could not create node: ' + text])
+    for name, bottom in (('cor2', 'mid'), ('cor3', 'base')):
+        server.fails('blockdev-add', driver='copy-on-read', node_name=name,
+                     file='top', bottom=bottom,
+                     desc="Cannot change 'backing' link from 'top' to 'mid'")
+    assert server.graph() == before
+    # Above and below them the graph is free to change.
+    server.qmp('blockdev-snapshot', node='cor', overlay='o')
+    server.qmp('blockdev-del', node_name='o')
+    server.qmp('blockdev-del', node_name='cor')
+    server.qmp('blockdev-snapshot', node='top', overlay='target')
+    assert chain_of(server, 'target') == ['target', 'top', 'mid', 'base']
+
+
+def test_odd_length(server, images):
+    """An overlay is a whole number of sectors long."""
+    server.add_node('low', images.create('low.raw', '4k', 'raw'), 'raw')
+    server.qmp('blockdev-add', driver='raw', node_name='n', file='low',
+               offset=1)
+    server.export('n')
+    server.qmp('blockdev-snapshot-sync', **sync(server, images, 'n', 'o'))
+    assert server.nodes()['o']['image']['virtual-size'] == 4096
 
 
 def test_internal_in_transactions(image, images):
