@@ -18,6 +18,7 @@
 
 #include <string.h>
 #include "base/control.h"
+#include "base/id.h"
 #include "base/pool.h"
 #include "base/trace.h"
 #include "bitmaps/dirty-bitmap.h"
@@ -32,22 +33,9 @@ static int n_closing;
 
 /* ---- names -------------------------------------------------------------- */
 
-static bool name_is_well_formed(const char *name)
-{
-    if (!g_ascii_isalpha(name[0])) {
-        return false;
-    }
-    for (const char *p = name + 1; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
-
 static bool check_name(const char *name, struct error **errp)
 {
-    if (!name_is_well_formed(name)) {
+    if (!id_is_well_formed(name)) {
         error_set(errp, "Invalid node-name: '%s'", name);
         return false;
     }

@@ -3,24 +3,11 @@
 #include "blockjobs/job-priv.h"
 
 #include <string.h>
+#include "base/id.h"
 #include "base/pool.h"
 #include "base/trace.h"
 
 static struct job *newest;      /* control lock */
-
-/* Letters, digits, '-', '.', '_'; a letter first. */
-static bool id_wellformed(const char *id)
-{
-    if (!g_ascii_isalpha(id[0])) {
-        return false;
-    }
-    for (const char *p = id; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
 
 struct job *job_find(const char *id)
 {
@@ -46,7 +33,7 @@ struct job *job_create(const struct job_driver *driver,
 
     control_assert();
     if (options->id) {
-        if (!id_wellformed(options->id)) {
+        if (!id_is_well_formed(options->id)) {
             error_set(errp, "Invalid job ID '%s'", options->id);
             return NULL;
         }

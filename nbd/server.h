@@ -62,3 +62,7 @@ void nbd_server_shutdown_export(struct nbd_server *s,
                                 const struct nbd_export *e);
 /* The calling connection thread is done with C: out of the list, freed. */
 void nbd_server_remove_conn(struct nbd_server *s, struct nbd_conn *c);
+
+/* qmp-nbd.c, control lock held: the server of this id (NULL: the one without)
+ * if it runs.  Borrowed; NULL and errp. */
+struct nbd_server *nbd_running_server(const char *id, struct error **errp);

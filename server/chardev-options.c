@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include "base/id.h"
 #include "qapi/qapi.h"
 
 void chardev_options_free(struct chardev_options *o)
@@ -123,21 +124,17 @@ static bool take_reconnect(json_t *object, struct chardev_options *o,
 
 static bool check_id(const char *id, struct error **errp)
 {
-    bool good = id && g_ascii_isalpha(id[0]);
-
     if (!id) {
         error_set(errp, "chardev: no id specified");
         return false;
     }
-    for (const char *p = id; *p && good; p++) {
-        good = g_ascii_isalnum(*p) || strchr("-._", *p);
-    }
-    if (!good) {
+    if (!id_is_well_formed(id)) {
         error_set(errp, "Parameter 'id' expects an identifier");
         error_append_hint(errp, "Identifiers consist of letters, digits, "
                           "'-', '.', '_', starting with a letter.\n");
+        return false;
     }
-    return good;
+    return true;
 }
 
 static bool take_family(json_t *object, struct chardev_options *o,

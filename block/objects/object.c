@@ -4,24 +4,12 @@
 
 #include <string.h>
 #include "base/control.h"
+#include "base/id.h"
 #include "base/trace.h"
 
 static struct object *objects;      /* newest first */
 
 /* ---- names -------------------------------------------------------------- */
-
-bool object_id_valid(const char *id)
-{
-    if (!g_ascii_isalpha(*id)) {
-        return false;
-    }
-    for (const char *p = id; *p; p++) {
-        if (!g_ascii_isalnum(*p) && !strchr("-._", *p)) {
-            return false;
-        }
-    }
-    return true;
-}
 
 struct object *object_find(const char *id)
 {
@@ -70,7 +58,7 @@ bool object_add(const ObjectOptions *options, struct error **errp)
     struct object *obj;
 
     control_assert();
-    if (!object_id_valid(options->id)) {
+    if (!id_is_well_formed(options->id)) {
         error_set(errp, "Parameter 'id' expects an identifier");
         return false;
     }

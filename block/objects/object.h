@@ -64,8 +64,6 @@ void object_put(struct object *obj);    /* NULL is fine */
 /* Newest first; NULL starts. */
 struct object *object_next(const struct object *obj);
 const char *object_type_name(const struct object *obj);     /* static */
-/* A letter, then letters, digits, '-', '.', '_'. */
-bool object_id_valid(const char *id);
 /* Delete all, at exit. */
 void objects_free(void);
 
