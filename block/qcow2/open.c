@@ -10,9 +10,13 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
+#include <sys/mman.h>
 #include "block/qcow2/qcow2.h"
 
-enum { FIRST_BYTES = 512 };
+enum {
+    FIRST_BYTES = 512,
+    TABLE_PIECE = 2048,         /* entries of a table that are read at once */
+};
 
 /* ---- first cluster ----------------------------------------------------- */
 
@@ -45,22 +49,12 @@ static void keep_extra(struct qcow2 *s, const uint8_t *cluster)
     }
 }
 
-static int read_first_cluster(struct qcow2 *s, struct error **errp)
+static int take_first_cluster(struct qcow2 *s, const uint8_t *cluster,
+                              struct error **errp)
 {
-    g_autofree uint8_t *cluster = g_try_malloc0(s->cluster_bytes);
-    size_t end = s->cluster_bytes;
-    int ret = -ENOMEM;
+    size_t end = s->hdr.backing_offset ? s->hdr.backing_offset
+                                       : s->cluster_bytes;
 
-    if (cluster) {
-        ret = qcow2_file_pread(s, 0, s->cluster_bytes, cluster, 0);
-    }
-    if (ret < 0) {
-        error_set_errno(errp, -ret, "Could not read qcow2 header");
-        return ret;
-    }
-    if (s->hdr.backing_offset) {
-        end = s->hdr.backing_offset;
-    }
     keep_extra(s, cluster);
     s->exts = qcow2_exts_new();
     if (!qcow2_exts_decode(s->exts, cluster, s->hdr.header_bytes, end, errp)) {
@@ -70,6 +64,28 @@ static int read_first_cluster(struct qcow2 *s, struct error **errp)
     qcow2_ext_bitmaps(s->exts, s->cluster_bytes, &s->bitmaps, NULL);
     read_names(s, cluster);
     return 0;
+}
+
+/* Not on the heap: what was written there and freed would become tables of
+ * images, which are mostly zero and should cost nothing. */
+static int read_first_cluster(struct qcow2 *s, struct error **errp)
+{
+    uint8_t *cluster = mmap(NULL, s->cluster_bytes, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int ret;
+
+    if (cluster == MAP_FAILED) {
+        error_set_errno(errp, errno, "Could not read qcow2 header");
+        return -ENOMEM;
+    }
+    ret = qcow2_file_pread(s, 0, s->cluster_bytes, cluster, 0);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not read qcow2 header");
+    } else {
+        ret = take_first_cluster(s, cluster, errp);
+    }
+    munmap(cluster, s->cluster_bytes);
+    return ret;
 }
 
 static void set_geometry(struct qcow2 *s)
@@ -134,6 +150,28 @@ static int check_features(struct qcow2 *s, struct error **errp)
 
 /* ---- tables ------------------------------------------------------------ */
 
+/* Most of a table is zero: that is never written to, and costs no memory. */
+static int read_table_pieces(struct qcow2 *s, int64_t offset, int64_t bytes,
+                             uint64_t *table)
+{
+    uint64_t piece[TABLE_PIECE];
+
+    for (int64_t i = 0; i < bytes / 8; i += TABLE_PIECE) {
+        int64_t n = MIN(TABLE_PIECE, bytes / 8 - i);
+        int ret = qcow2_file_pread(s, offset + i * 8, n * 8, piece, 0);
+
+        if (ret < 0) {
+            return ret;
+        }
+        for (int64_t k = 0; k < n; k++) {
+            if (piece[k]) {
+                table[i + k] = be64toh(piece[k]);
+            }
+        }
+    }
+    return 0;
+}
+
 /* A table of ENTRIES at OFFSET in the host's order; owned, NULL with errp. */
 static uint64_t *read_table(struct qcow2 *s, const char *what, int64_t offset,
                             uint32_t entries, struct error **errp)
@@ -145,15 +183,12 @@ static uint64_t *read_table(struct qcow2 *s, const char *what, int64_t offset,
     if (table && entries && offset >= node_length(qcow2_file(s))) {
         ret = -EIO;     /* the file was cut off */
     } else if (table) {
-        ret = qcow2_file_pread(s, offset, bytes, table, 0);
+        ret = read_table_pieces(s, offset, bytes, table);
     }
     if (ret < 0) {
         error_set_errno(errp, -ret, "Could not read %s", what);
         g_free(table);
         return NULL;
-    }
-    for (uint32_t i = 0; i < entries; i++) {
-        table[i] = be64toh(table[i]);
     }
     return table;
 }
