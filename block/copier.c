@@ -122,6 +122,15 @@ static void buffer_put(struct copier *c, void *buf)
 
 /* ---- one range ---------------------------------------------------------- */
 
+static int write_zeroes(struct copier *c, int64_t offset, int64_t bytes)
+{
+    unsigned flags = c->o.write_flags & ~BLK_COMPRESSED;
+
+    return node_pwrite_zeroes(c->o.target->node, offset, bytes,
+                              c->o.keep_zeroes ? flags
+                                               : flags | BLK_MAY_UNMAP);
+}
+
 /* Write BUF, but what is zero in whole pieces as zeroes. */
 static int write_run(struct copier *c, int64_t offset, int64_t bytes,
                      const uint8_t *buf)
@@ -138,10 +147,9 @@ static int write_run(struct copier *c, int64_t offset, int64_t bytes,
                               MIN(unit, bytes - done - n)) == zero) {
             n += MIN(unit, bytes - done - n);
         }
-        ret = zero ? node_pwrite_zeroes(target, offset + done, n,
-                                        BLK_MAY_UNMAP)
+        ret = zero ? write_zeroes(c, offset + done, n)
                    : node_pwrite(target, offset + done, n, buf + done,
-                                 BLK_REGISTERED_BUF);
+                                 c->o.write_flags | BLK_REGISTERED_BUF);
         done += n;
     }
     return ret;
@@ -222,7 +230,7 @@ int64_t copier_zero_run(struct copier *c, int64_t offset, int64_t end)
 {
     struct probe p = { 0 };
 
-    return zero_run(c, &p, offset, MIN(end, c->o.length));
+    return c->o.move ? 0 : zero_run(c, &p, offset, MIN(end, c->o.length));
 }
 
 /* Copy all of [offset, end), held and cleared. */
@@ -232,11 +240,13 @@ static int copy_run(struct copier *c, int64_t offset, int64_t end,
     struct probe p = { 0 };
     int ret = 0;
 
+    if (c->o.move) {
+        return c->o.move(c->o.move_opaque, offset, end - offset, result);
+    }
     while (offset < end && ret == 0) {
         int64_t n = zero_run(c, &p, offset, end);
         if (n > 0) {
-            ret = node_pwrite_zeroes(c->o.target->node, offset, n,
-                                     BLK_MAY_UNMAP);
+            ret = write_zeroes(c, offset, n);
         } else {
             int64_t most = MIN(end, offset + COPIER_CHUNK_BYTES);
             n = data_run(c, &p, offset, most);
@@ -340,6 +350,21 @@ int copier_copy(struct copier *c, int64_t offset, int64_t bytes,
     ret = copier_copy_held(c, offset, offset + bytes, result);
     range_lock_release(&c->in_flight, &hold);
     return ret;
+}
+
+void copier_leave_out(struct copier *c, int64_t offset, int64_t bytes)
+{
+    int64_t first = copier_cluster_at(c, offset);
+    int64_t n = copier_cluster_behind(c, offset + bytes) - first;
+    struct range_hold hold;
+    int64_t dropped;
+
+    range_lock_acquire(&c->in_flight, &hold, offset, bytes, true);
+    dropped = bits_clear(c->todo, first, n);
+    if (dropped > 0 && c->progress) {
+        c->progress(c->opaque, dropped * c->o.cluster_bytes, true);
+    }
+    range_lock_release(&c->in_flight, &hold);
 }
 
 void copier_settle(struct copier *c)

@@ -23,13 +23,15 @@
 #include "block/types.h"
 
 struct copier;
+struct copier_result;
 struct range_hold;
 
 /* Largest piece that is read at once. */
 enum { COPIER_CHUNK_BYTES = 1 << 20 };
 
 struct copier_options {
-    /* Borrowed: links of the filter that owns the copier. */
+    /* Borrowed: links of the filter or of the job (root_link()) that owns the
+     * copier. */
     struct child *source, *target;
     /* The filter itself, for I4; NULL: nobody passes a deadline. */
     struct node *owner;
@@ -41,6 +43,19 @@ struct copier_options {
      */
     bool skip_unallocated;
     struct node *skip_base;
+    /* Added to every write to the target: BLK_COMPRESSED,
+     * BLK_WRITE_UNCHANGED. */
+    unsigned write_flags;
+    bool keep_zeroes;           /* zeroes are written without
+                                   BLK_MAY_UNMAP */
+    /*
+     * Instead of reading the source and writing the target: make [offset,
+     * offset + bytes) what it is to be.  Whole clusters, held and cleared;
+     * 0 or -errno.
+     */
+    int (*move)(void *opaque, int64_t offset, int64_t bytes,
+                struct copier_result *result);
+    void *move_opaque;          /* borrowed */
 };
 
 /* BYTES (whole clusters, the last one too) were copied, or (SKIPPED) need not
@@ -115,6 +130,8 @@ bool copier_drop(struct copier *c, int64_t offset, int64_t bytes,
                  void (*fn)(void *opaque, int64_t first, int64_t n),
                  void *opaque, int64_t deadline_ns);
 
+/* Give [offset, offset + bytes) up: out of todo, counted as skipped. */
+void copier_leave_out(struct copier *c, int64_t offset, int64_t bytes);
 /* Wait for all copies that are in flight now.  Then, if todo is empty, all is
  * on the target. */
 void copier_settle(struct copier *c);

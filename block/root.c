@@ -209,6 +209,11 @@ void root_hurry(struct root *r)
     }
 }
 
+struct child *root_link(struct root *r)
+{
+    return &r->link;
+}
+
 struct node *root_node(const struct root *r)
 {
     return r->link.node;

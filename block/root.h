@@ -73,6 +73,9 @@ void root_free(struct root **r);
 void root_hurry(struct root *r);
 
 struct node *root_node(const struct root *r);   /* borrowed */
+/* R's link to its node, for who holds links (block/copier.h); until
+ * root_free(). */
+struct child *root_link(struct root *r);
 /* What its owner counts requests in (block/stats.h), or NULL; constant. */
 struct block_stats *root_stats(const struct root *r);
 /* Made with .no_gate. */

@@ -29,6 +29,8 @@ struct engine {
     int64_t limit;              /* the speed that next_ns was made with */
     int error;                  /* -errno of the first that failed */
     bool error_is_read;
+    int64_t error_offset, error_bytes;
+    int left_out;               /* -errno of the first that was left out */
 };
 
 struct engine *engine_new(const struct engine_options *options)
@@ -38,6 +40,9 @@ struct engine *engine_new(const struct engine_options *options)
     e->o = *options;
     if (e->o.max_chunk_bytes <= 0) {
         e->o.max_chunk_bytes = COPIER_CHUNK_BYTES;
+    }
+    if (e->o.limited_chunk_bytes <= 0) {
+        e->o.limited_chunk_bytes = e->o.max_chunk_bytes;
     }
     if (e->o.max_workers <= 0 || e->o.max_workers > MAX_WORKERS) {
         e->o.max_workers = MAX_WORKERS;
@@ -118,7 +123,9 @@ static bool take_next(struct engine *e, int64_t *offset, int64_t *bytes)
     if (!limit_lets_through(e, now)) {
         return false;
     }
-    *bytes = copier_next(e->o.copier, e->cursor, e->o.max_chunk_bytes, offset);
+    *bytes = copier_next(e->o.copier, e->cursor,
+                         e->limit ? e->o.limited_chunk_bytes
+                                  : e->o.max_chunk_bytes, offset);
     if (*bytes == 0) {
         e->pass_over = true;
         return false;
@@ -152,12 +159,15 @@ static void widen_zero_run(struct engine *e, int64_t offset, int64_t *bytes)
     }
 }
 
-static void note_error(struct engine *e, int ret, bool is_read)
+static void note_error(struct engine *e, int ret, bool is_read,
+                       int64_t offset, int64_t bytes)
 {
     LOCK_GUARD(&e->lock);
     if (!e->error) {
         e->error = ret;
         e->error_is_read = is_read;
+        e->error_offset = offset;
+        e->error_bytes = bytes;
     }
 }
 
@@ -193,7 +203,7 @@ static void work(struct engine *e)
         widen_zero_run(e, offset, &bytes);
         ret = copier_copy(e->o.copier, offset, bytes, &result);
         if (ret < 0) {
-            note_error(e, ret, result.is_read);
+            note_error(e, ret, result.is_read, offset, bytes);
         } else {
             grow_if_slow(e, started_ns);
         }
@@ -250,6 +260,11 @@ static int handle_error(struct engine *e, int ret, bool is_read)
     case BLOCK_ERROR_ACTION_REPORT:
         return ret;
     case BLOCK_ERROR_ACTION_IGNORE:
+        if (e->o.ignore_skips && e->error_bytes > 0) {
+            e->left_out = e->left_out ? e->left_out : ret;
+            copier_leave_out(e->o.copier, e->error_offset, e->error_bytes);
+            return 0;
+        }
         job_sleep_until(e->o.job, clock_ns() + IGNORED_ERROR_NS);
         return 0;
     default:
@@ -302,8 +317,11 @@ int engine_run(struct engine *e)
     for (;;) {
         int64_t deadline;
         ret = between_bursts(e);
-        if (ret < 0 || !next_pass(e)) {
+        if (ret < 0) {
             return ret;
+        }
+        if (!next_pass(e)) {
+            return e->left_out;
         }
         deadline = must_sleep_until(e);
         if (deadline) {

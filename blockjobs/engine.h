@@ -25,6 +25,12 @@ struct engine_options {
     BlockdevOnError on_source_error, on_target_error;
     int max_workers;                /* most copies in flight; 0: default */
     int64_t max_chunk_bytes;        /* 0: default */
+    /* A copy's size under a speed limit, which lets whole copies through: the
+     * step that users see.  0: max_chunk_bytes. */
+    int64_t limited_chunk_bytes;
+    /* "ignore": what failed is left out; engine_run() goes on with the rest
+     * and fails at the end.  Otherwise it is tried again. */
+    bool ignore_skips;
     /* Asked between copies: -errno ends the job (a broken snapshot). */
     int (*check)(void *opaque);
     void *opaque;
