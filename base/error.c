@@ -2,6 +2,7 @@
 /* Error objects: see error.h for the contract. */
 #include "base/error.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -10,6 +11,7 @@ struct error {
     int err;        /* > 0, or 0 */
     char *text;     /* owned */
     char *hint;     /* owned, or NULL */
+    struct error_data *data;    /* owned, or NULL */
 };
 
 static char *program_name;  /* set once, before any thread starts */
@@ -19,6 +21,42 @@ const char *error_errno_text(int err)
     const char *text = strerrordesc_np(err);
 
     return text ? text : "Unknown error";
+}
+
+const char *error_errno_name(int err)
+{
+    const char *name = strerrorname_np(err);
+
+    return name ? name : "EUNKNOWN";
+}
+
+const char *error_errno_hint(int err)
+{
+    static const struct {
+        int err;
+        const char *hint;
+    } hints[] = {
+        { ENOSPC, "Make room where the image is stored, then resume the job "
+                  "or try again" },
+        { EDQUOT, "Raise the quota of the user that the server runs as, then "
+                  "resume the job or try again" },
+        { EIO, "Look at the log of the machine that stores the image; its "
+               "disk or network has failed" },
+        { EACCES, "Let the user that the server runs as open the file" },
+        { ENOENT, "See whether the file is there under this name; relative "
+                  "names start in the server's folder" },
+        { EROFS, "The file system is mounted read-only" },
+        { ETIMEDOUT, "See whether the server that stores the image answers" },
+        { ECONNREFUSED, "See whether a server listens at this address" },
+        { EMFILE, "Raise the server's limit of open files (ulimit -n)" },
+    };
+
+    for (size_t i = 0; i < G_N_ELEMENTS(hints); i++) {
+        if (hints[i].err == err) {
+            return hints[i].hint;
+        }
+    }
+    return NULL;
 }
 
 static void G_GNUC_PRINTF(4, 0)
@@ -103,6 +141,88 @@ void error_append_hint(struct error **errp, const char *fmt, ...)
     (*errp)->hint = g_strconcat(old ? old : "", more, NULL);
 }
 
+/* ---- what it is about ---------------------------------------------------- */
+
+/* NULL: nobody wants it. */
+static struct error_data *error_data_of(struct error **errp)
+{
+    struct error *e = errp ? *errp : NULL;
+
+    if (e && !e->data) {
+        e->data = g_new0(struct error_data, 1);
+        e->data->offset = e->data->bytes = -1;
+    }
+    return e ? e->data : NULL;
+}
+
+static void set_once(char **to, const char *value)
+{
+    if (!*to && value && *value) {
+        *to = g_strdup(value);
+    }
+}
+
+void error_add_node(struct error **errp, const char *node_name)
+{
+    struct error_data *d = error_data_of(errp);
+
+    if (d) {
+        set_once(&d->node_name, node_name);
+    }
+}
+
+void error_add_file(struct error **errp, const char *filename)
+{
+    struct error_data *d = error_data_of(errp);
+
+    if (d) {
+        set_once(&d->filename, filename);
+    }
+}
+
+void error_add_job(struct error **errp, const char *id)
+{
+    struct error_data *d = error_data_of(errp);
+
+    if (d) {
+        set_once(&d->job, id);
+    }
+}
+
+void error_add_range(struct error **errp, int64_t offset, int64_t bytes)
+{
+    struct error_data *d = error_data_of(errp);
+
+    if (d && d->offset < 0) {
+        d->offset = offset;
+        d->bytes = bytes;
+    }
+}
+
+void error_add_errno(struct error **errp, int err)
+{
+    if (errp && *errp && (*errp)->err == 0) {
+        (*errp)->err = err;
+    }
+}
+
+const struct error_data *error_get_data(const struct error *err)
+{
+    return err->data;
+}
+
+static void error_data_free(struct error_data *d)
+{
+    if (d) {
+        g_free(d->node_name);
+        g_free(d->filename);
+        g_free(d->job);
+        g_free(d);
+    }
+}
+
+/* ---- life ------------------------------------------------------------------- */
+
 void error_propagate(struct error **dst, struct error *err)
 {
     if (!dst || *dst) {
@@ -154,6 +274,13 @@ struct error *error_copy(const struct error *err)
     e->err = err->err;
     e->text = g_strdup(err->text);
     e->hint = g_strdup(err->hint);
+    if (err->data) {
+        e->data = g_new(struct error_data, 1);
+        *e->data = *err->data;
+        e->data->node_name = g_strdup(err->data->node_name);
+        e->data->filename = g_strdup(err->data->filename);
+        e->data->job = g_strdup(err->data->job);
+    }
     return e;
 }
 
@@ -162,6 +289,7 @@ void error_free(struct error *err)
     if (err) {
         g_free(err->text);
         g_free(err->hint);
+        error_data_free(err->data);
         g_free(err);
     }
 }

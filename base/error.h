@@ -23,6 +23,7 @@
 
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include <glib.h>
 
 /* The classes of QMP; ERROR_GENERIC unless the interface says otherwise. */
@@ -55,12 +56,31 @@ void error_set_errno(struct error **errp, int err,
 void error_prepend(struct error **errp, const char *fmt, ...)
     G_GNUC_PRINTF(2, 3);
 
-/* Add advice for a person at a terminal; QMP clients do not get it. */
+/* Add advice for a person at a terminal; QMP clients get it only if they have
+ * asked for error data. */
 void error_append_hint(struct error **errp, const char *fmt, ...)
     G_GNUC_PRINTF(2, 3);
 
 /* Give ERR (owned, may be NULL) to *DST; freed when DST is NULL or set. */
 void error_propagate(struct error **dst, struct error *err);
+
+/*
+ * What the error is about, for programs; most errors have none of it.  Each
+ * adds to *errp (nothing happens if it is NULL, or for what is known already:
+ * the innermost knows best).  Names are copied; NULL is fine.
+ */
+void error_add_node(struct error **errp, const char *node_name);
+void error_add_file(struct error **errp, const char *filename);
+void error_add_job(struct error **errp, const char *id);    /* in the way */
+void error_add_range(struct error **errp, int64_t offset, int64_t bytes);
+/* ERR > 0; does not change the text. */
+void error_add_errno(struct error **errp, int err);
+
+struct error_data {
+    char *node_name, *filename, *job;   /* owned; NULL: not known */
+    int64_t offset, bytes;              /* -1: not known */
+};
+const struct error_data *error_get_data(const struct error *err);  /* or NULL */
 
 const char *error_text(const struct error *err);       /* borrowed */
 const char *error_hint(const struct error *err);       /* borrowed or NULL */
@@ -74,6 +94,10 @@ void error_cleanup(struct error **errp);               /* for AUTO_ERROR */
 
 /* What ERR (> 0) means: "Input/output error".  Constant text, any thread. */
 const char *error_errno_text(int err);
+/* "EIO"; "EUNKNOWN" if it has no name.  Constant text, any thread. */
+const char *error_errno_name(int err);
+/* What usually helps against ERR, or NULL.  Constant text, any thread. */
+const char *error_errno_hint(int err);
 
 /* "PROG: text" and the hint on stderr, PROG from error_set_program(). */
 void error_report(const struct error *err);

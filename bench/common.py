@@ -71,10 +71,46 @@ class Server:
                     return
             self.events = [json.loads(self.file.readline())]
 
+    def wait_event(self, name, **data):
+        """The next event NAME with these members."""
+        while True:
+            for at, event in enumerate(self.events):
+                got = event.get('data', {})
+                if event['event'] == name and \
+                        all(got.get(k) == v for k, v in data.items()):
+                    del self.events[:at + 1]
+                    return
+            self.events = [json.loads(self.file.readline())]
+
+    def wait_gone(self, job):
+        """Until a job that dismisses itself is no more."""
+        self.wait_event('JOB_STATUS_CHANGE', id=job, status='null')
+
+    def has(self, command):
+        return any(c['name'] == command
+                   for c in self.qmp('query-commands'))
+
     def stop(self):
         self.qmp('quit')
         self.process.wait(timeout=60)
         self.sock.close()
+
+
+def load(ours, server, export, kind, depth, block_bytes, seconds):
+    """Requests per second of bench/nbd-load; median, p99 and longest of what
+    they took in microseconds."""
+    tool = os.path.join(os.path.dirname(ours), '..', 'bench', 'nbd-load')
+    done = subprocess.run([tool, server.nbd_path, export, kind, str(depth),
+                           str(block_bytes), str(seconds)], check=True,
+                          stdout=subprocess.PIPE, text=True)
+    return tuple(float(word) for word in done.stdout.split())
+
+
+def random_file(path, size):
+    """SIZE bytes that do not compress, none of them a hole."""
+    with open(path, 'wb') as f:
+        for _ in range(size >> 20):
+            f.write(os.urandom(1 << 20))
 
 
 def report(name, ours, theirs, unit, higher_is_better=True):

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * NBD load: keeps DEPTH random requests of one size in flight on one
- * connection for some seconds and prints how many were answered per second.
+ * connection for some seconds.  Prints how many were answered per second, and
+ * the median, the 99th percentile and the longest of what they took, in
+ * microseconds.
  *
  *   nbd-load SOCKET EXPORT read|write DEPTH BYTES SECONDS
  *
@@ -31,6 +33,10 @@ struct load {
     uint8_t *in;
     size_t in_len;
     uint64_t n_done;
+    int free_slots[MAX_DEPTH];  /* cookies of requests: a slot each */
+    int n_free;
+    int64_t begun_ns[MAX_DEPTH];
+    GArray *taken_ns;           /* int64_t each */
 };
 
 static void die(const char *what)
@@ -117,11 +123,15 @@ static uint64_t handshake(int fd, const char *export)
 
 static void add_request(struct load *l)
 {
+    int slot = l->free_slots[--l->n_free];
     struct nbd_wire_request r = {
         .magic = GUINT32_TO_BE(NBD_REQUEST_MAGIC),
         .cmd = GUINT16_TO_BE(l->write ? NBD_CMD_WRITE : NBD_CMD_READ),
+        .cookie = GUINT64_TO_BE(slot),
         .length = GUINT32_TO_BE(l->block_bytes),
     };
+
+    l->begun_ns[slot] = clock_ns();
 
     l->random ^= l->random << 13;
     l->random ^= l->random >> 7;
@@ -133,6 +143,21 @@ static void add_request(struct load *l)
         memset(l->out + l->out_len, (int)l->random, l->block_bytes);
         l->out_len += l->block_bytes;
     }
+}
+
+static void request_done(struct load *l, uint64_t slot)
+{
+    int64_t ns;
+
+    if (slot >= MAX_DEPTH || l->begun_ns[slot] == 0) {
+        errno = EPROTO;
+        die("cookie");
+    }
+    ns = clock_ns() - l->begun_ns[slot];
+    l->begun_ns[slot] = 0;
+    l->free_slots[l->n_free++] = slot;
+    g_array_append_val(l->taken_ns, ns);
+    l->n_done++;
 }
 
 /* Length of the reply at P if all AVAIL bytes of it are there, else 0. */
@@ -147,7 +172,7 @@ static size_t reply_length(struct load *l, const uint8_t *p, size_t avail)
             errno = EIO;
             die("request");
         }
-        l->n_done++;
+        request_done(l, nbd_get64(p + 8));
         return sizeof(struct nbd_wire_simple_reply);
     }
     if (avail < sizeof(chunk)) {
@@ -163,13 +188,13 @@ static size_t reply_length(struct load *l, const uint8_t *p, size_t avail)
         die("request");
     }
     if (GUINT16_FROM_BE(chunk.flags) & NBD_CHUNK_FLAG_DONE) {
-        l->n_done++;
+        request_done(l, GUINT64_FROM_BE(chunk.cookie));
     }
     return n;
 }
 
-/* Take what has come, ask for as many again. */
-static void turn(struct load *l)
+/* Take what has come; MORE: ask for as many again. */
+static void turn(struct load *l, bool more)
 {
     ssize_t got = recv(l->fd, l->in + l->in_len, BUF_BYTES - l->in_len, 0);
     uint64_t before = l->n_done;
@@ -184,11 +209,38 @@ static void turn(struct load *l)
     }
     memmove(l->in, l->in + pos, l->in_len - pos);
     l->in_len -= pos;
-    for (; before < l->n_done; before++) {
+    for (; more && before < l->n_done; before++) {
         add_request(l);
     }
     send_all(l->fd, l->out, l->out_len);
     l->out_len = 0;
+}
+
+/* ---- report ------------------------------------------------------------- */
+
+static gint compare_ns(gconstpointer a, gconstpointer b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static double percentile_us(const struct load *l, double part)
+{
+    guint at = part * (l->taken_ns->len - 1) + 0.5;
+
+    return g_array_index(l->taken_ns, int64_t, at) / 1e3;
+}
+
+static void report(struct load *l, double per_second)
+{
+    if (l->taken_ns->len == 0) {
+        printf("0 0 0 0\n");
+        return;
+    }
+    g_array_sort(l->taken_ns, compare_ns);
+    printf("%.0f %.1f %.1f %.1f\n", per_second, percentile_us(l, 0.5),
+           percentile_us(l, 0.99), percentile_us(l, 1));
 }
 
 int main(int argc, char **argv)
@@ -196,6 +248,7 @@ int main(int argc, char **argv)
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     struct load l = { .random = 88172645463325252u };
     int64_t begin_ns, end_ns;
+    double per_second;
 
     if (argc != 7) {
         fprintf(stderr, "usage: nbd-load SOCKET EXPORT read|write DEPTH BYTES "
@@ -213,6 +266,10 @@ int main(int argc, char **argv)
     l.n_blocks = handshake(l.fd, argv[2]) / l.block_bytes;
     l.in = malloc(BUF_BYTES);
     l.out = malloc((size_t)MAX_DEPTH * (MAX_BLOCK_BYTES + 64));
+    l.taken_ns = g_array_new(false, false, sizeof(int64_t));
+    for (l.n_free = 0; l.n_free < MAX_DEPTH; l.n_free++) {
+        l.free_slots[l.n_free] = MAX_DEPTH - 1 - l.n_free;
+    }
     for (int i = 0; i < l.depth; i++) {
         add_request(&l);
     }
@@ -221,8 +278,14 @@ int main(int argc, char **argv)
     send_all(l.fd, l.out, l.out_len);
     l.out_len = 0;
     while (clock_ns() < end_ns) {
-        turn(&l);
+        turn(&l, true);
     }
-    printf("%.0f\n", l.n_done / ((clock_ns() - begin_ns) / 1e9));
+    per_second = l.n_done / ((clock_ns() - begin_ns) / 1e9);
+    /* What takes longest must not go uncounted. */
+    while (l.n_free < MAX_DEPTH) {
+        turn(&l, false);
+    }
+    report(&l, per_second);
+    g_array_free(l.taken_ns, true);
     return 0;
 }

@@ -12,7 +12,7 @@ import struct
 import subprocess
 import time
 
-from common import Server, report
+from common import Server, load, report
 
 SIZE = 512 << 20
 DEPTH = 32
@@ -34,12 +34,8 @@ def options(path, fmt):
             '--export', 'type=nbd,id=e,node-name=disk,writable=on']
 
 
-def load(ours, server, kind):
-    tool = os.path.join(os.path.dirname(ours), '..', 'bench', 'nbd-load')
-    done = subprocess.run([tool, server.nbd_path, 'disk', kind, str(DEPTH),
-                           str(BLOCK), str(SECONDS)], check=True,
-                          stdout=subprocess.PIPE, text=True)
-    return float(done.stdout)
+def requests(ours, server, kind):
+    return load(ours, server, 'disk', kind, DEPTH, BLOCK, SECONDS)[0]
 
 
 def fio(server, kind):
@@ -184,7 +180,7 @@ def run(ours, reference, folder):
         for kind in 'read', 'write':
             name = f'nbd 4k random {kind} qd{DEPTH} {fmt}'
             ratios.append(report(name, *by_turns(
-                servers, lambda s: load(ours, s, kind)), 'req/s'))
+                servers, lambda s: requests(ours, s, kind)), 'req/s'))
             if 'fio' in os.environ.get('NBD_BENCH', ''):
                 name += ' (fio)'
                 ratios.append(report(name, *by_turns(

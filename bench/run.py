@@ -10,7 +10,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-BENCHES = ['qmp', 'graph', 'nbd', 'backup']
+BENCHES = ['qmp', 'graph', 'nbd', 'backup', 'jobs', 'latency']
 
 
 def main():

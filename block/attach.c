@@ -124,14 +124,16 @@ bool node_replace(struct node *from, struct node *to, struct error **errp)
 bool node_insert_filter(struct node *filter, struct node *node,
                         struct error **errp)
 {
+    const char *name = filter->driver->file_child_name
+                       ? filter->driver->file_child_name : "file";
     struct graph_change *gc;
     struct child *c;
 
-    if (would_cycle(filter, "file", node, errp)) {
+    if (would_cycle(filter, name, node, errp)) {
         return false;
     }
     gc = graph_change_begin();
-    c = child_new(filter, "file", ROLE_FILTERED | ROLE_PRIMARY);
+    c = child_new(filter, name, ROLE_FILTERED | ROLE_PRIMARY);
     graph_change_link(gc, c, node);
     move_parents(gc, node, filter);
     if (!graph_change_finish(gc, NULL, errp)) {
@@ -181,6 +183,34 @@ static struct child *chain_link(const struct node *n)
     return NULL;
 }
 
+struct node *node_chain_next(const struct node *n)
+{
+    const struct child *c = chain_link(n);
+
+    return c ? c->node : NULL;
+}
+
+bool node_set_backing(struct node *n, struct node *backing,
+                      struct node **old, struct error **errp)
+{
+    struct graph_change *gc = graph_change_begin();
+
+    g_assert(n->backing);
+    *old = node_ref(n->backing->node);
+    if (!backing) {
+        graph_change_unlink(gc, n->backing);
+    } else if (backing != *old) {
+        graph_change_move(gc, n->backing, backing);
+    }
+    if (!graph_change_finish(gc, NULL, errp)) {
+        node_unref(g_steal_pointer(old));
+        return false;
+    }
+    trace(GRAPH, "set-backing node-name=%s backing=%s", n->name,
+          backing ? backing->name : "");
+    return true;
+}
+
 bool node_is_in_chain(const struct node *top, const struct node *n)
 {
     const struct child *c;
@@ -202,6 +232,11 @@ bool node_freeze_chain(struct node *top, struct node *base,
         if (c->frozen) {
             error_set(errp, "Cannot change '%s' link from '%s' to '%s'",
                       c->name, n->name, c->node->name);
+            return false;
+        }
+        if (c->node->driver->never_frozen) {
+            error_set(errp, "Cannot freeze '%s' link to '%s'", c->name,
+                      c->node->name);
             return false;
         }
     }

@@ -344,5 +344,9 @@ BlockDirtyInfoList *dirty_bitmaps_query(struct node *n)
         }
         qapi_list_append(list, info);
     }
+    if (n->driver->add_bitmaps_info) {
+        list = list ? list : BlockDirtyInfoList_new0();
+        n->driver->add_bitmaps_info(n, list);
+    }
     return list;
 }

@@ -3,7 +3,7 @@
  * In-use marks: operations that a running job, or being somebody's backing
  * file, forbids on a node.
  */
-#include "block/driver.h"
+#include "block/graph-priv.h"
 
 #include "base/control.h"
 
@@ -68,6 +68,21 @@ static bool allowed_on_backing(enum node_op op)
     }
 }
 
+static void describe_blocker(const struct node *n, const struct op_blocker *b,
+                             struct error **errp)
+{
+    error_add_node(errp, node_name(n));
+    for (const struct child *c = n->parents; c; c = c->next_parent) {
+        const struct root *r = c->parent ? NULL : c->root;
+
+        if (r && r->opaque == b->owner && r->ops && r->ops->job_id) {
+            error_add_job(errp, r->ops->job_id(r->opaque));
+            error_append_hint(errp, "Wait for the job to end, or cancel it\n");
+            return;
+        }
+    }
+}
+
 bool node_op_allowed(const struct node *n, enum node_op op,
                      struct error **errp)
 {
@@ -76,6 +91,7 @@ bool node_op_allowed(const struct node *n, enum node_op op,
     if (n->op_blockers[op]) {
         b = n->op_blockers[op]->data;
         error_set(errp, "Node '%s' is busy: %s", node_name(n), b->reason);
+        describe_blocker(n, b, errp);
         return false;
     }
     if (allowed_on_backing(op)) {
@@ -85,6 +101,7 @@ bool node_op_allowed(const struct node *n, enum node_op op,
         if (c->parent && (c->role & ROLE_COW)) {
             error_set(errp, "Node '%s' is busy: node is used as backing hd "
                       "of '%s'", node_name(n), node_name(c->parent));
+            error_add_node(errp, node_name(n));
             return false;
         }
     }

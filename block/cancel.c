@@ -27,6 +27,50 @@ bool cancel_asked(void)
     return cancel_check && cancel_check(cancel_opaque);
 }
 
+bool cancel_possible(void)
+{
+    return cancel_check != NULL;
+}
+
+/* ---- lent buffers ------------------------------------------------------- */
+
+static _Thread_local struct cancel_loan *last_loan;
+
+void cancel_lend(struct cancel_loan *loan, void *buf, size_t bytes)
+{
+    *loan = (struct cancel_loan){
+        .buf = buf, .bytes = bytes, .outer = last_loan,
+    };
+    last_loan = loan;
+}
+
+bool cancel_take_back(struct cancel_loan *loan)
+{
+    g_assert(last_loan == loan);
+    last_loan = loan->outer;
+    return !loan->kept;
+}
+
+bool cancel_is_lent(const void *at, size_t bytes)
+{
+    const struct cancel_loan *l = last_loan;
+    uintptr_t start, address = (uintptr_t)at;
+
+    if (!l || l->kept) {
+        return false;
+    }
+    start = (uintptr_t)l->buf;
+    return address >= start && address - start <= l->bytes &&
+           bytes <= l->bytes - (address - start);
+}
+
+void *cancel_keep(void)
+{
+    g_assert(last_loan && !last_loan->kept);
+    last_loan->kept = true;
+    return last_loan->buf;
+}
+
 /* ---- the end of the process --------------------------------------------- */
 
 static _Atomic int64_t waits_end_ns = INT64_MAX;

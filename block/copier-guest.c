@@ -141,25 +141,53 @@ static int settle_until(struct copier *c, int64_t start, int64_t end,
 {
     struct range_hold hold;
 
-    if (!range_lock_try(&c->in_flight, &hold, start, end - start, false)) {
-        if (deadline_ns == COPIER_NOWAIT) {
-            return -EAGAIN;
-        }
-        if (!range_lock_acquire_until(&c->in_flight, &hold, start,
-                                      end - start, false, deadline_ns)) {
-            return -ETIMEDOUT;
-        }
+    if (!range_lock_acquire_until(&c->in_flight, &hold, start, end - start,
+                                  false, deadline_ns)) {
+        return -ETIMEDOUT;
     }
     range_lock_release(&c->in_flight, &hold);
     return 0;
 }
 
+static bool is_settled(struct copier *c, int64_t start, int64_t end)
+{
+    struct range_hold hold;
+
+    if (!range_lock_try(&c->in_flight, &hold, start, end - start, false)) {
+        return false;
+    }
+    range_lock_release(&c->in_flight, &hold);
+    /* A copy that failed has put its bits back. */
+    return !any_todo(c, start, end);
+}
+
+/* As copier_before_write(), whole clusters, there is something to wait for.
+ * *BYTES: what was to be copied. */
+static int wait_or_copy(struct copier *c, int64_t start, int64_t end,
+                        int64_t deadline_ns, int64_t *bytes)
+{
+    struct copier_result result;
+    int ret;
+
+    *bytes = 0;
+    if (!any_todo(c, start, end)) {
+        ret = settle_until(c, start, end, deadline_ns);
+        if (ret < 0 || !any_todo(c, start, end)) {
+            return ret;
+        }
+    }
+    *bytes = end - start;
+    return deadline_ns == COPIER_FOREVER
+           ? copier_copy(c, start, end - start, &result)
+           : copy_until(c, start, end, deadline_ns);
+}
+
 int copier_before_write(struct copier *c, int64_t offset, int64_t bytes,
                         int64_t deadline_ns)
 {
-    struct copier_result result;
     int64_t start = offset & -(int64_t)c->o.cluster_bytes;
     int64_t end = MIN(offset + bytes, c->o.length);
+    struct pace_guest guest;
     int ret;
 
     if (start >= end) {
@@ -168,21 +196,16 @@ int copier_before_write(struct copier *c, int64_t offset, int64_t bytes,
     end = copier_end_of(c, copier_cluster_behind(c, end));
     /* Mostly done already: then only what is in flight matters, and others
      * who write here need not wait for us. */
-    if (!any_todo(c, start, end)) {
-        ret = settle_until(c, start, end, deadline_ns);
-        /* A copy that failed has put its bits back. */
-        if (ret < 0 || !any_todo(c, start, end)) {
-            return ret;
-        }
+    if (!any_todo(c, start, end) && is_settled(c, start, end)) {
+        return 0;
     }
-    switch (deadline_ns) {
-    case COPIER_NOWAIT:
+    if (deadline_ns == COPIER_NOWAIT) {
         return -EAGAIN;
-    case COPIER_FOREVER:
-        return copier_copy(c, start, end - start, &result);
-    default:
-        return copy_until(c, start, end, deadline_ns);
     }
+    pace_guest_begin(&c->pace, &guest);
+    ret = wait_or_copy(c, start, end, deadline_ns, &bytes);
+    pace_guest_end(&c->pace, &guest, bytes);
+    return ret;
 }
 
 /* ---- the point in time -------------------------------------------------- */
@@ -207,6 +230,19 @@ bool copier_hold_run(struct copier *c, struct range_hold *hold,
     *bytes = end - offset;
     range_lock_shrink(&c->in_flight, hold, offset, end);
     return true;
+}
+
+void copier_hold(struct copier *c, struct range_hold *hold, int64_t offset,
+                 int64_t bytes)
+{
+    struct pace_guest guest;
+
+    if (range_lock_try(&c->in_flight, hold, offset, bytes, true)) {
+        return;
+    }
+    pace_guest_begin(&c->pace, &guest);
+    range_lock_acquire(&c->in_flight, hold, offset, bytes, true);
+    pace_guest_end(&c->pace, &guest, 0);
 }
 
 void copier_release_run(struct copier *c, struct range_hold *hold)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "block/copier.h"
+#include "block/copier-pace.h"
 #include "block/driver.h"
 
 struct buffer;
@@ -15,16 +16,21 @@ struct copier {
     int64_t n_clusters;
     int64_t piece_bytes;            /* unit of reads and of zeroes: a cluster,
                                        but no more than a buffer holds */
+    int64_t buffer_bytes;           /* COPIER_CHUNK_BYTES, or one piece */
     struct bits *todo;              /* owned; content atomic (bits.h) */
 
     struct range_lock in_flight;    /* I2 */
+    struct pace pace;               /* locks itself */
+
+    /* Atomic. */
+    bool no_copy_range;             /* it was tried, the nodes cannot */
 
     /* Protected by lock (rank LOCK_COPIER). */
     struct lock lock;
     struct cond worker_done;
     int n_workers;                  /* I4 */
     int n_abandoned;                /* of them */
-    struct buffer *free_buffers;    /* COPIER_CHUNK_BYTES each */
+    struct buffer *free_buffers;    /* buffer_bytes each */
 };
 
 /* End in bytes of the cluster before CLUSTER. */

@@ -4,11 +4,21 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include "block/cancel.h"
 #include "block/zeroes.h"
 
 struct buffer {
     struct buffer *next;
 };
+
+/* What is compressed must be whole clusters of the target. */
+static int64_t piece_bytes(const struct copier_options *o)
+{
+    int64_t bytes = MIN(o->cluster_bytes, COPIER_CHUNK_BYTES);
+
+    return o->write_flags & BLK_COMPRESSED
+           ? MAX(bytes, node_cluster_bytes(o->target->node)) : bytes;
+}
 
 struct copier *copier_new(const struct copier_options *options)
 {
@@ -23,9 +33,13 @@ struct copier *copier_new(const struct copier_options *options)
     c = g_new0(struct copier, 1);
     c->o = *options;
     c->n_clusters = n_clusters;
-    c->piece_bytes = MIN(options->cluster_bytes, COPIER_CHUNK_BYTES);
+    c->piece_bytes = piece_bytes(options);
+    c->buffer_bytes = MAX(c->piece_bytes, COPIER_CHUNK_BYTES);
+    c->no_copy_range = !options->use_copy_range ||
+                       (options->write_flags & BLK_COMPRESSED);
     c->todo = todo;
     range_lock_init(&c->in_flight, "copier-in-flight");
+    pace_init(&c->pace, options->cluster_bytes);
     lock_init(&c->lock, "copier", LOCK_COPIER);
     cond_init(&c->worker_done);
     return c;
@@ -47,6 +61,7 @@ void copier_free(struct copier **cp)
     }
     cond_deinit(&c->worker_done);
     lock_deinit(&c->lock);
+    pace_deinit(&c->pace);
     range_lock_deinit(&c->in_flight);
     bits_free(c->todo);
     g_free(c);
@@ -69,16 +84,70 @@ uint32_t copier_cluster_bytes(const struct copier *c)
     return c->o.cluster_bytes;
 }
 
+struct node *copier_node(const struct copier *c, bool source)
+{
+    const struct child *link = source ? c->o.source : c->o.target;
+
+    return link ? link->node : NULL;
+}
+
 int64_t copier_length(const struct copier *c)
 {
     return c->o.length;
 }
 
+struct pace *copier_pace(struct copier *c)
+{
+    return &c->pace;
+}
+
 /* ---- clusters and bytes ------------------------------------------------- */
+
+/* N of them, the last one too. */
+static int64_t count_bytes(const struct copier *c, int64_t n, bool with_last)
+{
+    int64_t bytes = n * c->o.cluster_bytes;
+
+    return with_last && c->o.exact_progress
+           ? bytes - (c->n_clusters * c->o.cluster_bytes - c->o.length)
+           : bytes;
+}
 
 int64_t copier_remaining(struct copier *c)
 {
-    return bits_count(c->todo, 0, c->n_clusters) * c->o.cluster_bytes;
+    return count_bytes(c, bits_count(c->todo, 0, c->n_clusters),
+                       c->n_clusters > 0 &&
+                       bits_test(c->todo, c->n_clusters - 1));
+}
+
+/* The last cluster by itself: whether it changed must be known. */
+static int64_t change_todo(struct copier *c, int64_t first, int64_t end,
+                           int64_t (*change)(struct bits *, int64_t, int64_t))
+{
+    bool last = end == c->n_clusters && first < end;
+    int64_t n;
+
+    if (first >= end) {
+        return 0;
+    }
+    n = change(c->todo, first, end - first - last);
+    return n * c->o.cluster_bytes +
+           (last && change(c->todo, end - 1, 1) ? count_bytes(c, 1, true) : 0);
+}
+
+int64_t copier_set_dirty(struct copier *c, int64_t offset, int64_t bytes)
+{
+    return change_todo(c, copier_cluster_at(c, offset),
+                       copier_cluster_behind(c, offset + bytes), bits_set);
+}
+
+int64_t copier_set_clean(struct copier *c, int64_t offset, int64_t bytes)
+{
+    int64_t unit = c->o.cluster_bytes, end = offset + bytes;
+
+    return change_todo(c, (offset + unit - 1) / unit,
+                       end >= c->o.length ? c->n_clusters : end / unit,
+                       bits_clear);
 }
 
 int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
@@ -95,6 +164,22 @@ int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
     return copier_end_of(c, start + n) - *run_offset;
 }
 
+/* Whoever copies holds a range before it clears bits and until it has put
+ * back those that failed: bits looked at before and behind the holds miss
+ * nothing (I1, I2). */
+int64_t copier_done_below(struct copier *c, int64_t from)
+{
+    int64_t low = c->o.length, start;
+
+    for (int i = 0; i < 2; i++) {
+        if (copier_next(c, from, 0, &start) > 0) {
+            low = MIN(low, start);
+        }
+        low = MIN(low, range_lock_lowest(&c->in_flight));
+    }
+    return low;
+}
+
 /* ---- buffers ------------------------------------------------------------ */
 
 /* Kept, not freed: mapping and zeroing them anew costs as much as a copy. */
@@ -108,7 +193,7 @@ static void *buffer_get(struct copier *c)
         c->free_buffers = b->next;
     }
     lock_release(&c->lock);
-    return b ? (void *)b : aligned_alloc(4096, COPIER_CHUNK_BYTES);
+    return b ? (void *)b : aligned_alloc(4096, c->buffer_bytes);
 }
 
 static void buffer_put(struct copier *c, void *buf)
@@ -155,20 +240,47 @@ static int write_run(struct copier *c, int64_t offset, int64_t bytes,
     return ret;
 }
 
+/* Without a buffer.  What failed is done again with one: then it is known on
+ * which side. */
+static bool copy_in_kernel(struct copier *c, int64_t offset, int64_t bytes)
+{
+    int ret;
+
+    if (__atomic_load_n(&c->no_copy_range, __ATOMIC_RELAXED)) {
+        return false;
+    }
+    ret = node_copy_range(c->o.source->node, offset, c->o.target->node, offset,
+                          bytes, c->o.write_flags);
+    if (ret == -ENOTSUP) {
+        __atomic_store_n(&c->no_copy_range, true, __ATOMIC_RELAXED);
+    }
+    return ret == 0;
+}
+
 static int copy_data(struct copier *c, int64_t offset, int64_t bytes,
                      struct copier_result *result)
 {
-    void *buf = buffer_get(c);
+    struct cancel_loan loan;
+    void *buf;
     int ret;
 
+    if (copy_in_kernel(c, offset, bytes)) {
+        return 0;
+    }
+    buf = buffer_get(c);
     if (!buf) {
         return -ENOMEM;
     }
+    cancel_lend(&loan, buf, c->buffer_bytes);
     ret = node_pread(c->o.source->node, offset, bytes, buf,
                      BLK_REGISTERED_BUF);
     if (ret < 0) {
         result->is_read = true;
-    } else {
+    }
+    if (!cancel_take_back(&loan)) {
+        return ret < 0 ? ret : -ECANCELED;
+    }
+    if (ret == 0) {
         ret = write_run(c, offset, bytes, buf);
     }
     buffer_put(c, buf);
@@ -233,26 +345,31 @@ int64_t copier_zero_run(struct copier *c, int64_t offset, int64_t end)
     return c->o.move ? 0 : zero_run(c, &p, offset, MIN(end, c->o.length));
 }
 
-/* Copy all of [offset, end), held and cleared. */
-static int copy_run(struct copier *c, int64_t offset, int64_t end,
+/* Copy all of [*at, end), held and cleared; *AT moves on to what failed. */
+static int copy_run(struct copier *c, int64_t *at, int64_t end,
                     struct copier_result *result)
 {
     struct probe p = { 0 };
     int ret = 0;
 
     if (c->o.move) {
-        return c->o.move(c->o.move_opaque, offset, end - offset, result);
+        ret = c->o.move(c->o.move_opaque, *at, end - *at, result);
+        *at = ret < 0 ? *at : end;
+        return ret;
     }
-    while (offset < end && ret == 0) {
-        int64_t n = zero_run(c, &p, offset, end);
+    while (*at < end) {
+        int64_t offset = *at, n = zero_run(c, &p, offset, end);
         if (n > 0) {
             ret = write_zeroes(c, offset, n);
         } else {
-            int64_t most = MIN(end, offset + COPIER_CHUNK_BYTES);
+            int64_t most = MIN(end, offset + c->buffer_bytes);
             n = data_run(c, &p, offset, most);
             ret = copy_data(c, offset, n, result);
         }
-        offset += n;
+        if (ret < 0) {
+            break;
+        }
+        *at += n;
     }
     return ret;
 }
@@ -291,14 +408,44 @@ static int allocated_run(struct copier *c, int64_t offset, int64_t end,
     return 0;
 }
 
-/* [offset, end) is dirty and held: drop its bits, copy or skip. */
-static int take_run(struct copier *c, int64_t offset, int64_t end,
-                    struct copier_result *result)
+/* I1.  What others have made dirty meanwhile they have counted, too. */
+static void put_back(struct copier *c, int64_t offset, int64_t bytes)
 {
-    int64_t bytes = end - offset;
+    int64_t first = copier_cluster_at(c, offset);
+    int64_t end = copier_cluster_behind(c, offset + bytes);
+    int64_t twice = count_bytes(c, end - first, end == c->n_clusters) -
+                    copier_set_dirty(c, offset, bytes);
+
+    if (twice > 0 && c->progress) {
+        c->progress(c->opaque, twice, true);
+    }
+}
+
+/* N clusters from FIRST on are on the target, or were skipped. */
+static void finish_run(struct copier *c, int64_t first, int64_t n, bool skip)
+{
+    int64_t offset = first * c->o.cluster_bytes;
+
+    if (c->o.discard_source && !skip) {
+        /* If it fails, nothing is lost but room. */
+        node_pdiscard(c->o.source->node, offset,
+                      copier_end_of(c, first + n) - offset);
+    }
+    if (c->progress) {
+        c->progress(c->opaque,
+                    count_bytes(c, n, first + n == c->n_clusters), skip);
+    }
+}
+
+/* [offset, end) is dirty and held: drop its bits, copy or skip.  What is done
+ * ends before cluster *BEHIND. */
+static int take_run(struct copier *c, int64_t offset, int64_t end,
+                    struct copier_result *result, int64_t *behind)
+{
+    int64_t bytes = end - offset, done = offset;
     int64_t first = copier_cluster_at(c, offset), n;
     bool skip = false;
-    int ret;
+    int ret = 0;
 
     if (c->o.skip_unallocated) {
         ret = allocated_run(c, offset, end, &skip, &bytes);
@@ -308,16 +455,21 @@ static int take_run(struct copier *c, int64_t offset, int64_t end,
         }
     }
     n = copier_cluster_behind(c, offset + bytes) - first;
+    *behind = first + n;
     bits_clear(c->todo, first, n);                      /* I1 */
-    ret = skip ? 0 : copy_run(c, offset, offset + bytes, result);
+    if (!skip) {
+        ret = copy_run(c, &done, offset + bytes, result);
+    }
     if (ret < 0) {
-        bits_set(c->todo, first, n);
-        return ret;
+        /* What came before the error is on the target. */
+        n = copier_cluster_at(c, done) - first;
+        done = (first + n) * c->o.cluster_bytes;
+        put_back(c, done, offset + bytes - done);
     }
-    if (c->progress) {
-        c->progress(c->opaque, n * c->o.cluster_bytes, skip);
+    if (n > 0) {
+        finish_run(c, first, n, skip);
     }
-    return 0;
+    return ret;
 }
 
 int copier_copy_held(struct copier *c, int64_t offset, int64_t end,
@@ -333,8 +485,7 @@ int copier_copy_held(struct copier *c, int64_t offset, int64_t end,
             break;
         }
         ret = take_run(c, start * c->o.cluster_bytes,
-                       copier_end_of(c, start + n), result);
-        at = start;
+                       copier_end_of(c, start + n), result, &at);
     }
     return ret;
 }
@@ -365,6 +516,16 @@ void copier_leave_out(struct copier *c, int64_t offset, int64_t bytes)
         c->progress(c->opaque, dropped * c->o.cluster_bytes, true);
     }
     range_lock_release(&c->in_flight, &hold);
+}
+
+int copier_flush(struct copier *c)
+{
+    return node_flush(c->o.target->node);
+}
+
+void copier_begin_flush(struct copier *c)
+{
+    node_begin_flush(c->o.target->node);
 }
 
 void copier_settle(struct copier *c)

@@ -24,6 +24,7 @@
 
 struct copier;
 struct copier_result;
+struct pace;
 struct range_hold;
 
 /* Largest piece that is read at once. */
@@ -48,6 +49,11 @@ struct copier_options {
     unsigned write_flags;
     bool keep_zeroes;           /* zeroes are written without
                                    BLK_MAY_UNMAP */
+    /* What was copied is discarded in the source; the owner may write it. */
+    bool discard_source;
+    bool use_copy_range;        /* try node_copy_range() first */
+    /* A last cluster that is not whole counts as what there is of it. */
+    bool exact_progress;
     /*
      * Instead of reading the source and writing the target: make [offset,
      * offset + bytes) what it is to be.  Whole clusters, held and cleared;
@@ -74,8 +80,24 @@ void copier_set_progress(struct copier *c, copier_progress_fn *fn,
 struct bits *copier_todo(struct copier *c);
 uint32_t copier_cluster_bytes(const struct copier *c);
 int64_t copier_length(const struct copier *c);
+/* What it reads or writes; borrowed, until the graph changes. */
+struct node *copier_node(const struct copier *c, bool source);
+/* Of guests and background at the target: who copies from todo by itself asks
+ * it (copier-pace.h); copier_before_write() tells it.  Borrowed. */
+struct pace *copier_pace(struct copier *c);
 /* Bytes still to be copied, in whole clusters as QEMU counts them. */
 int64_t copier_remaining(struct copier *c);
+/*
+ * Into todo with the clusters that [offset, offset + bytes) touches; out of it
+ * with those that lie inside.  Returns how many bytes of them were not, or
+ * were, in todo.  Any thread.
+ */
+int64_t copier_set_dirty(struct copier *c, int64_t offset, int64_t bytes);
+int64_t copier_set_clean(struct copier *c, int64_t offset, int64_t bytes);
+
+/* All below is done, or need not be: nothing of it is to be copied or being
+ * copied.  FROM: what it was before, or 0. */
+int64_t copier_done_below(struct copier *c, int64_t from);
 
 /*
  * First run to be copied at or after OFFSET, whole clusters, at most MAX_BYTES
@@ -121,6 +143,10 @@ bool copier_hold_run(struct copier *c, struct range_hold *hold,
                      int64_t offset, int64_t *bytes, bool *copied,
                      int64_t deadline_ns);
 void copier_release_run(struct copier *c, struct range_hold *hold);
+/* For who writes to both sides: hold [offset, offset + bytes), any alignment,
+ * exclusively; copier_release_run() ends it. */
+void copier_hold(struct copier *c, struct range_hold *hold, int64_t offset,
+                 int64_t bytes);
 /*
  * Whole clusters that nobody wants any more: FN(OPAQUE, first cluster, count)
  * and out of todo, while no copy or reader is in there.  False: not by the
@@ -132,6 +158,10 @@ bool copier_drop(struct copier *c, int64_t offset, int64_t bytes,
 
 /* Give [offset, offset + bytes) up: out of todo, counted as skipped. */
 void copier_leave_out(struct copier *c, int64_t offset, int64_t bytes);
+/* Flush the target.  0 or -errno. */
+int copier_flush(struct copier *c);
+/* ...which will come, let it begin. */
+void copier_begin_flush(struct copier *c);
 /* Wait for all copies that are in flight now.  Then, if todo is empty, all is
  * on the target. */
 void copier_settle(struct copier *c);

@@ -19,6 +19,14 @@
 struct dirty_bitmap_list;
 struct node_reopen;
 
+/* Why an image is not to be used on its own any more: a commit has changed
+ * what is below it (blockjobs/commit-mark.h).  What an overlay shows of it is
+ * right. */
+struct invalidated {
+    char *job_id;               /* owned; "": a job without */
+    int64_t seconds;            /* when: of the epoch */
+};
+
 /* A link from a parent (node or root) down to a node. */
 struct child {
     /* Constant. */
@@ -29,7 +37,8 @@ struct child {
 
     /* Under the control lock; changes only while drained. */
     struct node *node;          /* owned reference */
-    unsigned perm, shared;      /* PERM_*: what the parent holds and shares */
+    unsigned perm, shared;      /* PERM_*: what the parent holds and shares;
+                                   a flush reads perm, atomically */
     struct child *next_sibling; /* in parent->children */
     struct child *next_parent;  /* in node->parents */
     struct child *prev_sibling, *prev_parent;
@@ -88,6 +97,13 @@ struct node {
     int height;                 /* longest way down to a leaf */
     bool opened;                /* driver->open() is through, close() due */
     bool del_waits;             /* blockdev-del waits for other references */
+    struct invalidated *invalidated;    /* owned, or NULL; by driver->open */
+    bool use_anyway;            /* being opened below an overlay, or to be
+                                   looked at: invalidated or not */
+    bool invalidated_allowed;   /* its options say that it may be read on its
+                                   own */
+    bool content_kept;          /* open for writing by a job that changes only
+                                   where things are: bitmaps stay true */
     int n_busy;                 /* opener or closer at work in a yield */
     uint64_t mark;              /* of the traversal that saw it last */
     struct node *walk_next;     /* stack of a traversal; queue of closers */
@@ -114,6 +130,8 @@ struct node {
     bool cache_direct, cache_no_flush;
 
     struct range_lock serialising;      /* block/io.c: read-modify-write */
+    int n_holders;                      /* block/io-hold.h; changes only while
+                                           drained */
     struct dirty_bitmap_list *bitmaps;  /* owned; made with the node */
 };
 
@@ -136,6 +154,8 @@ struct driver {
     bool keeps_length;          /* truncate() may leave it longer than asked */
     bool flushes_children;      /* flush_to_disk() does */
     bool listed_first;          /* before its children, not behind "file" */
+    bool never_frozen;          /* a job's filter, which goes when the job
+                                   ends: no other may count on links to it */
     /* Options without which a file name is not the whole story, NULL-
      * terminated; NULL: none.  "file" and "backing" are no part of it. */
     const char *const *strong_options;
@@ -202,10 +222,19 @@ struct driver {
     /* Make this node's own storage stable (fdatasync).  Children follow by
      * the generic layer. */
     int (*flush_to_disk)(struct node *n);
+    /* A flush will come: let the storage begin with it.  May be NULL. */
+    void (*begin_flush)(struct node *n);
     /* One state for st->bytes; NULL: all DATA|ALLOCATED mapped 1:1 for
      * protocols, passed on for filters. */
     int (*block_status)(struct node *n, bool want_zero, int64_t offset,
                         int64_t bytes, struct block_status *st);
+    /*
+     * Give up what this layer holds of [offset, offset + bytes), multiples of
+     * cluster_bytes() (the last may end with the node): what is below, which
+     * holds the same stably, decides from now on; in the file at any time up
+     * to the next flush.  NULL: it cannot.
+     */
+    int (*deallocate)(struct node *n, int64_t offset, int64_t bytes);
     /* In-kernel copy; both nodes of this driver.  -ENOTSUP: caller copies. */
     int (*copy_range)(struct node *src, int64_t src_offset, struct node *dst,
                       int64_t dst_offset, int64_t bytes, unsigned flags);
@@ -254,6 +283,10 @@ struct driver {
      * control lock.  NULL file: none.  0 or -errno. */
     int (*change_backing_file)(struct node *n, const char *file,
                                const char *format, struct error **errp);
+    /* Write into the file, durably, that it is invalidated (NULL: that it is
+     * not); N writable and drained, no control lock.  0 or -errno. */
+    int (*mark_invalidated)(struct node *n, const struct invalidated *why,
+                            struct error **errp);
     /* x-blockdev-amend: N drained, no control lock, in a job's thread. */
     bool (*amend)(struct node *n, const BlockdevAmendOptions *options,
                   bool force, struct error **errp);
@@ -309,6 +342,9 @@ struct driver {
     /* Remove a stored bitmap from the file.  No control lock. */
     bool (*bitmap_remove_stored)(struct node *n, const char *name,
                                  struct error **errp);
+    /* Bitmaps of its own, without a name, that queries show after those of
+     * users.  Control lock held, does not yield. */
+    void (*add_bitmaps_info)(struct node *n, BlockDirtyInfoList *list);
 };
 
 /* ---- registry (block/driver.c) ------------------------------------------ */
@@ -333,6 +369,10 @@ void node_refresh_limits(struct node *n);
  * that is what N's backing child is. */
 void node_set_header_backing(struct node *n, const char *file,
                              const char *format);
+/* Control lock: the same, but whether that is what N's backing child is is not
+ * known. */
+void node_set_header_text(struct node *n, const char *file,
+                          const char *format);
 /* Control lock: N, which is drained, is LENGTH long now; bitmaps, filters and
  * raw above follow.  False: a bitmap could not. */
 bool node_length_changed(struct node *n, int64_t length, struct error **errp);
@@ -353,6 +393,20 @@ int node_truncate_child(struct node *n, int64_t length, bool exact,
  */
 void node_inc_in_flight(struct node *n);
 void node_dec_in_flight(struct node *n);
+
+/*
+ * Control lock; yields: N, writable and drained, is invalidated by job JOB_ID
+ * now.  False: it is not marked.
+ */
+bool node_mark_invalidated(struct node *n, const char *job_id,
+                           struct error **errp);
+/* Control lock: somebody is to read N, as it is or through filters.  False: it
+ * is invalidated, and its options do not allow that. */
+bool node_check_invalidated(struct node *n, struct error **errp);
+/* N->invalidated as an error. */
+void node_refuse_invalidated(const struct node *n, struct error **errp);
+bool node_unmark_invalidated(struct node *n, struct error **errp);
+void invalidated_free(struct invalidated *why);
 
 /* Any thread: note that N is LENGTH long now (grows by a write). */
 void node_grow_length(struct node *n, int64_t length);

@@ -353,6 +353,14 @@ BlockStatsSpecific *file_specific_stats(struct node *n)
 
 /* ---- flush, copy -------------------------------------------------------- */
 
+/* Errors are fdatasync's to tell. */
+void file_begin_flush(struct node *n)
+{
+    struct file_state *s = n->state;
+
+    sync_file_range(s->fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+}
+
 int file_flush_to_disk(struct node *n)
 {
     struct file_state *s = n->state;

@@ -64,6 +64,7 @@ static void add_hint(const char *path, struct error **errp)
     if (path) {
         error_append_hint(errp, "Is another process using the image [%s]?\n",
                           path);
+        error_add_file(errp, path);
     }
 }
 

@@ -98,6 +98,7 @@ int file_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
                        unsigned flags);
 int file_pdiscard(struct node *n, int64_t offset, int64_t bytes);
 int file_flush_to_disk(struct node *n);
+void file_begin_flush(struct node *n);
 int file_copy_range(struct node *src, int64_t src_offset, struct node *dst,
                     int64_t dst_offset, int64_t bytes, unsigned flags);
 

@@ -137,6 +137,7 @@ bool file_reopen_activate(struct node_reopen *r, struct error **errp)
         dup3(writable ? fr->write_fd : fr->read_fd, s->fd, O_CLOEXEC) < 0) {
         error_set_errno(errp, errno, "Could not reopen '%s'",
                         r->node->filename);
+        error_add_file(errp, r->node->filename);
         return false;
     }
     fr->old_dynamic = s->dynamic;

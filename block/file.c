@@ -60,6 +60,9 @@ static int open_path(const char *path, int flags, struct error **errp)
     } else if (fd < 0) {
         error_set_errno(errp, errno, "Could not open '%s'", path);
     }
+    if (fd < 0) {
+        error_add_file(errp, path);
+    }
     return fd;
 }
 
@@ -77,6 +80,7 @@ int file_open_same(int fd, const char *path, int flags, struct error **errp)
         return open_path(path, flags, errp);    /* no /proc here */
     }
     error_set_errno(errp, errno, "Could not open '%s'", path);
+    error_add_file(errp, path);
     return -1;
 }
 
@@ -88,10 +92,12 @@ static bool check_type(const struct node *n, const char *path,
 
     if (fstat(s->fd, &st) < 0) {
         error_set_errno(errp, errno, "Could not stat '%s'", path);
+        error_add_file(errp, path);
         return false;
     }
     if (S_ISDIR(st.st_mode)) {
         error_set_errno(errp, EISDIR, "Could not open '%s'", path);
+        error_add_file(errp, path);
         return false;
     }
     if (!kind->is_it(st.st_mode)) {
@@ -381,6 +387,7 @@ const struct driver driver_file = {
     .pwrite_zeroes = file_pwrite_zeroes,
     .pdiscard = file_pdiscard,
     .flush_to_disk = file_flush_to_disk,
+    .begin_flush = file_begin_flush,
     .block_status = file_block_status,
     .copy_range = file_copy_range,
     .truncate = file_truncate,

@@ -33,7 +33,7 @@ static int n_closing;
 
 /* ---- names -------------------------------------------------------------- */
 
-static bool check_name(const char *name, struct error **errp)
+bool node_check_name(const char *name, struct error **errp)
 {
     if (!id_is_well_formed(name)) {
         error_set(errp, "Invalid node-name: '%s'", name);
@@ -53,7 +53,7 @@ static bool check_name(const char *name, struct error **errp)
 static char *make_name(const char *name, struct error **errp)
 {
     if (name) {
-        return check_name(name, errp) ? g_strdup(name) : NULL;
+        return node_check_name(name, errp) ? g_strdup(name) : NULL;
     }
     return g_strdup_printf("#block%03" G_GUINT64_FORMAT, ++last_auto_name);
 }
@@ -159,6 +159,7 @@ struct node *node_lookup(const char *device, const char *node_name,
     if (!n) {
         error_set(errp, "Cannot find device='%s' nor node-name='%s'",
                   device ? device : "", node_name ? node_name : "");
+        error_add_node(errp, node_name);
     }
     return n;
 }
@@ -251,6 +252,7 @@ static void node_destroy(struct node *n)
     dirty_bitmap_list_free(n->bitmaps);
     range_lock_deinit(&n->serialising);
     BlockdevOptions_free(n->options);
+    invalidated_free(n->invalidated);
     g_free(n->filename);
     g_free(n->json_filename);
     g_free(n->header_backing_file);

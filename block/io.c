@@ -23,6 +23,7 @@
 #include <string.h>
 #include "bitmaps/dirty-bitmap.h"
 #include "block/debug.h"
+#include "block/io-hold.h"
 #include "block/io-priv.h"
 #include "block/write-threshold.h"
 #include "block/zeroes.h"
@@ -170,8 +171,12 @@ bool io_serialise(struct node *n, struct io_serial *s, int64_t offset,
     int64_t end = (offset + bytes + align - 1) & -align;
     bool unaligned = start != offset || end != offset + bytes;
 
-    s->held = align > 1;
+    s->held = align > 1 || n->n_holders > 0;
     if (!s->held) {
+        return true;
+    }
+    if (n->n_holders > 0 && io_is_held(n, start, end)) {
+        s->held = false;
         return true;
     }
     if (flags & BLK_NOWAIT) {
@@ -411,6 +416,26 @@ static void debug_flush_to_disk(struct node *n)
     }
 }
 
+/* Somebody above may come or go meanwhile. */
+static bool child_is_written(const struct child *c)
+{
+    return __atomic_load_n(&c->perm, __ATOMIC_RELAXED) &
+           (PERM_WRITE | PERM_WRITE_UNCHANGED);
+}
+
+void node_begin_flush(struct node *n)
+{
+    if (n->driver->begin_flush && !n->cache_no_flush && !n->cache_direct) {
+        n->driver->begin_flush(n);
+    }
+    for (const struct child *c = n->children; c; c = c->next_sibling) {
+        if (child_is_written(c) &&
+            (!n->driver->is_filter || (c->role & ROLE_FILTERED))) {
+            node_begin_flush(c->node);
+        }
+    }
+}
+
 int node_flush(struct node *n)
 {
     int ret = 0, child_ret;
@@ -432,7 +457,7 @@ int node_flush(struct node *n)
         if (n->driver->is_filter && !(c->role & ROLE_FILTERED)) {
             continue;       /* a job's target is not the guest's disk */
         }
-        if (c->perm & (PERM_WRITE | PERM_WRITE_UNCHANGED)) {
+        if (child_is_written(c)) {
             child_ret = node_flush(c->node);
             ret = ret ? ret : child_ret;
         }

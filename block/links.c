@@ -187,7 +187,7 @@ void graph_change_perm(struct graph_change *gc, struct child *c,
                        unsigned perm, unsigned shared)
 {
     graph_change_log_child_perm(gc, c);
-    c->perm = perm;
+    __atomic_store_n(&c->perm, perm, __ATOMIC_RELAXED);
     c->shared = shared;
     graph_change_touch(gc, c->node);
 }
@@ -316,7 +316,7 @@ static void undo_step(const struct log_entry *e)
         parents_insert(c->node, c, e->prev, e->next);
         break;
     case LOG_CHILD_PERM:
-        c->perm = e->perm;
+        __atomic_store_n(&c->perm, e->perm, __ATOMIC_RELAXED);
         c->shared = e->shared;
         break;
     case LOG_NODE_PERM:

@@ -241,6 +241,21 @@ const char *node_filename(struct node *n)
     return n->json_filename;
 }
 
+void node_set_header_text(struct node *n, const char *file,
+                          const char *format)
+{
+    char *own_file = g_strdup(file), *own_format = g_strdup(format);
+
+    control_assert();
+    g_free(n->header_backing_file);
+    g_free(n->header_backing_format);
+    g_free(n->auto_backing_file);
+    n->header_backing_file = own_file;
+    n->header_backing_format = own_format;
+    n->auto_backing_file = g_strdup(file);
+    node_filenames_changed();
+}
+
 void node_set_header_backing(struct node *n, const char *file,
                              const char *format)
 {

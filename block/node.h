@@ -27,6 +27,8 @@ struct node *node_find(const char *name);
  */
 struct node *node_lookup(const char *device, const char *node_name,
                          struct error **errp);
+/* Could a new node be called NAME?  Texts are QEMU's. */
+bool node_check_name(const char *name, struct error **errp);
 /* All nodes, newest first: for (n = node_next(NULL); n; n = node_next(n)). */
 struct node *node_next(const struct node *n);
 
@@ -60,6 +62,18 @@ struct node *node_open_filename(const char *filename, const char *format,
                                 bool read_only,
                                 const BlockdevRefOrNull *backing,
                                 struct error **errp);
+/* A file that a job writes, and which may take a node's place. */
+struct node_target {
+    const char *filename;       /* all borrowed; as node_open_filename() */
+    const char *format;         /* NULL: probe */
+    const char *node_name;      /* NULL: made up */
+    const struct node *like;    /* its cache and discard modes are the new
+                                   node's */
+};
+/* As node_open_filename(): for writing, without a backing node whatever the
+ * header says.  Yields. */
+struct node *node_open_target(const struct node_target *target,
+                              struct error **errp);
 /*
  * Open FILENAME (FORMAT NULL: probe) read-only to look at it: without what
  * its header names as backing unless CHAIN is set; FORCE_SHARE: although
@@ -115,13 +129,26 @@ void node_detach_child(struct node *parent, struct child *child);
  * nothing.
  */
 bool node_replace(struct node *from, struct node *to, struct error **errp);
-/* Put FILTER (from node_new_filter()) over NODE: attach as child "file" with
- * ROLE_FILTERED|ROLE_PRIMARY, then replace.  All or nothing. */
+/* Put FILTER (from node_new_filter()) over NODE: attach as child "file" (or
+ * as the driver calls it) with ROLE_FILTERED|ROLE_PRIMARY, then replace.  All or nothing. */
 bool node_insert_filter(struct node *filter, struct node *node,
                         struct error **errp);
 /* Undo: parents of FILTER get its filtered child; FILTER keeps no child.
  * Cannot fail: what was allowed with the filter is without it. */
 void node_remove_filter(struct node *filter);
+
+/* What N, a filter, reads as, or else falls back to; NULL: nothing. */
+struct node *node_chain_next(const struct node *n);
+/*
+ * N, which has a backing child, gets BACKING (ref taken; below N already) in
+ * its place, NULL: none.  N is drained.  *OLD: the one before, an owned
+ * reference.  False: nothing has changed.
+ */
+bool node_set_backing(struct node *n, struct node *backing,
+                      struct node **old, struct error **errp);
+/* The node of TOP's backing chain (not TOP, no filter) that FILENAME means: as
+ * it is reported, or a path to the same file.  Borrowed; NULL: none. */
+struct node *node_find_by_filename(struct node *top, const char *filename);
 
 /* Is N TOP, or below it through backing files and filters alone? */
 bool node_is_in_chain(const struct node *top, const struct node *n);
@@ -166,8 +193,21 @@ int node_pwrite(struct node *n, int64_t offset, int64_t bytes, const void *buf,
 int node_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
                        unsigned flags);
 int node_pdiscard(struct node *n, int64_t offset, int64_t bytes);
+/*
+ * Whole clusters (the last may end with N) that what is below N holds as well,
+ * stably: N gives them up, and reads as before.  Dirties no bitmap.  -ENOTSUP:
+ * N's driver cannot.
+ */
+int node_deallocate(struct node *n, int64_t offset, int64_t bytes);
+/* Copy from SRC to DST without a buffer; -ENOTSUP: these two cannot, copy it
+ * otherwise.  After another error what is in DST is not known. */
+int node_copy_range(struct node *src, int64_t src_offset, struct node *dst,
+                    int64_t dst_offset, int64_t bytes, unsigned flags);
 /* The node's caches and, down the tree, its children's; to stable storage. */
 int node_flush(struct node *n);
+/* Only a hint: much was written and will be flushed, so the storage had better
+ * begin now.  Does not wait for it. */
+void node_begin_flush(struct node *n);
 
 /* ---- block status (block/status.c), same rules -------------------------- */
 

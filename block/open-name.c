@@ -81,6 +81,28 @@ static void set_file(BlockdevOptions *o, const BlockdevOptions *file)
     (*ref)->u.definition = BlockdevOptions_clone(file);
 }
 
+/* What json: says itself counts. */
+static void set_modes(BlockdevOptions *o, const struct node *like)
+{
+    if (!o->cache) {
+        o->cache = BlockdevCacheOptions_new0();
+    }
+    if (!o->cache->has_direct) {
+        o->cache->has_direct = true;
+        o->cache->direct = like->cache_direct;
+    }
+    if (!o->cache->has_no_flush) {
+        o->cache->has_no_flush = true;
+        o->cache->no_flush = like->cache_no_flush;
+    }
+    if (!o->has_discard) {
+        o->has_discard = true;
+        o->discard = like->discard_unmap ? BLOCKDEV_DISCARD_OPTIONS_UNMAP
+                                         : BLOCKDEV_DISCARD_OPTIONS_IGNORE;
+    }
+}
+
+/* What the node has and, opened first to probe, its file. */
 static void set_common(BlockdevOptions *o, const struct open_name *name)
 {
     const struct driver *drv = driver_by_type(o->driver);
@@ -97,6 +119,19 @@ static void set_common(BlockdevOptions *o, const struct open_name *name)
         BlockdevRefOrNull_free(*drv->backing_option(o));
         *drv->backing_option(o) = BlockdevRefOrNull_clone(name->backing);
     }
+    if (name->like) {
+        set_modes(o, name->like);
+    }
+}
+
+/* What the node that is asked for has. */
+static void set_all(BlockdevOptions *o, const struct open_name *name)
+{
+    set_common(o, name);
+    if (name->node_name) {
+        g_free(o->node_name);
+        o->node_name = g_strdup(name->node_name);
+    }
 }
 
 static struct node *open_format(struct open_session *s,
@@ -110,7 +145,7 @@ static struct node *open_format(struct open_session *s,
 
     o->driver = drv->type;
     set_file(o, file_options);
-    set_common(o, name);
+    set_all(o, name);
     return open_one(s, o, place, errp);
 }
 
@@ -165,7 +200,7 @@ static struct node *open_on_protocol(struct open_session *s,
                       name->filename, name->format);
             return NULL;
         }
-        set_common(file_options, name);
+        set_all(file_options, name);
         return open_one(s, file_options, place, errp);
     }
     return open_format(s, drv, file_options, name, place, errp);
@@ -201,7 +236,7 @@ static struct node *open_json(struct open_session *s, json_t *object,
         strcmp(name->format, drv->name) != 0) {
         return open_on_protocol(s, o, name, place, errp);
     }
-    set_common(o, name);
+    set_all(o, name);
     return open_one(s, o, place, errp);
 }
 

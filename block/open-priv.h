@@ -16,6 +16,7 @@ struct open_place {
     unsigned role;              /* in PARENT */
     struct node *file;          /* borrowed; opened already (probing) */
     bool probed;                /* its format was guessed */
+    bool to_look;               /* not to be used, only looked at */
 };
 
 /* All return an owned reference, hidden if new; NULL: the session fails. */
@@ -37,6 +38,9 @@ struct open_name {
     bool has_read_only, read_only;
     bool force_share;
     const BlockdevRefOrNull *backing;   /* NULL: what the header says */
+    const char *node_name;      /* NULL: made up */
+    const struct node *like;    /* borrowed; its cache and discard modes are
+                                   the new node's; NULL: as usual */
 };
 struct node *open_by_name(struct open_session *s, const struct open_name *name,
                           const struct open_place *place, struct error **errp);

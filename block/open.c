@@ -141,6 +141,8 @@ static bool open_driver(struct node *n, struct error **errp)
         if (!err) {
             error_set_errno(&err, -ret, "Could not open '%s'", n->name);
         }
+        error_add_errno(&err, -ret);
+        error_add_node(&err, n->options->node_name);
         error_propagate(errp, g_steal_pointer(&err));
         return false;
     }
@@ -154,6 +156,14 @@ static void name_from_file(struct node *n)
         g_free(n->filename);
         n->filename = g_strdup(n->file->node->filename);
     }
+}
+
+/* What an overlay shows of it is right whatever has become of the rest. */
+static bool is_below_overlay(const struct open_place *place)
+{
+    return place->parent &&
+           ((place->role & ROLE_COW) ||
+            ((place->role & ROLE_FILTERED) && place->parent->use_anyway));
 }
 
 struct node *open_one(struct open_session *s, const BlockdevOptions *options,
@@ -172,6 +182,7 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
     n = node_new_nameless(drv);
     n->opening = s;
     n->probed = place->probed;
+    n->use_anyway = place->to_look || is_below_overlay(place);
     n->options = BlockdevOptions_clone(options);
     if (place->parent) {
         from = options_source_of(place->parent);
@@ -277,9 +288,9 @@ struct node *node_open_ref(const BlockdevRef *ref, struct error **errp)
 
 /* A session for one name, and for the chain below if it is wanted. */
 static struct node *open_name_alone(const struct open_name *name,
-                                    struct error **errp)
+                                    bool to_look, struct error **errp)
 {
-    struct open_place top = { 0 };
+    struct open_place top = { .to_look = to_look };
     struct open_session s;
     struct node *n;
 
@@ -307,7 +318,20 @@ struct node *node_open_filename(const char *filename, const char *format,
         .has_read_only = true, .read_only = read_only,
     };
 
-    return open_name_alone(&name, errp);
+    return open_name_alone(&name, false, errp);
+}
+
+struct node *node_open_target(const struct node_target *target,
+                              struct error **errp)
+{
+    BlockdevRefOrNull none = { .type = QAPI_TYPE_NULL };
+    struct open_name name = {
+        .filename = target->filename, .format = target->format,
+        .backing = &none, .has_read_only = true,
+        .node_name = target->node_name, .like = target->like,
+    };
+
+    return open_name_alone(&name, false, errp);
 }
 
 struct node *node_open_to_look(const char *filename, const char *format,
@@ -321,5 +345,5 @@ struct node *node_open_to_look(const char *filename, const char *format,
         .has_read_only = true, .read_only = true, .force_share = force_share,
     };
 
-    return open_name_alone(&name, errp);
+    return open_name_alone(&name, true, errp);
 }

@@ -127,7 +127,7 @@ static void recompute_node(struct graph_change *gc, struct perm_queue *pq,
         compute_child_perm(n, c, &perm, &shared);
         if (perm != c->perm || shared != c->shared) {
             graph_change_log_child_perm(gc, c);
-            c->perm = perm;
+            __atomic_store_n(&c->perm, perm, __ATOMIC_RELAXED);
             c->shared = shared;
             queue_node(pq, c->node);
         }
@@ -172,6 +172,14 @@ char *perm_describe_parent(const struct child *c)
     return text ? text : g_strdup("an unnamed block device");
 }
 
+/* Borrowed; NULL: C is no job's. */
+static const char *child_job_id(const struct child *c)
+{
+    const struct root_ops *ops = c->parent ? NULL : c->root->ops;
+
+    return ops && ops->job_id ? ops->job_id(c->root->opaque) : NULL;
+}
+
 static char *perm_list(unsigned perms)
 {
     GString *text = g_string_new(NULL);
@@ -197,6 +205,15 @@ static void report_conflict(const struct node *n, const struct child *user,
               "unshared by %s (uses node '%s' as '%s' child).",
               node_name(n), perms, required_by, node_name(n), user->name,
               unshared_by, node_name(n), other->name);
+    error_add_node(errp, node_name(n));
+    error_add_job(errp, child_job_id(other));
+    error_add_job(errp, child_job_id(user));
+    if (child_job_id(other)) {
+        error_append_hint(errp, "Wait for the job to end, or cancel it\n");
+    } else {
+        error_append_hint(errp, "Remove what uses the node first: %s\n",
+                          unshared_by);
+    }
 }
 
 /* Bits that one link holds and another does not share (I2). */

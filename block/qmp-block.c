@@ -57,10 +57,12 @@ bool qmp_blockdev_del(const BlockdevDelArgs *args, struct error **errp)
     if (!n) {
         error_set(errp, "Failed to find node with node-name='%s'",
                   args->node_name);
+        error_add_node(errp, args->node_name);
         return false;
     }
     if (has_plain_root(n)) {
         error_set(errp, "Node %s is in use", args->node_name);
+        error_add_node(errp, args->node_name);
         return false;
     }
     if (!node_op_allowed(n, NODE_OP_DELETE, errp)) {
@@ -76,6 +78,7 @@ bool qmp_blockdev_del(const BlockdevDelArgs *args, struct error **errp)
     if (n->parents) {
         n->monitor_owned = true;
         error_set(errp, "Block device %s is in use", args->node_name);
+        error_add_node(errp, args->node_name);
         return false;
     }
     node_unref(n);
@@ -135,7 +138,11 @@ BlockDeviceInfoList *qmp_query_named_block_nodes(
     bool flat = args->has_flat && args->flat;
 
     for (struct node *n = node_next(NULL); n; n = node_next(n)) {
-        qapi_list_append(list, node_device_info(n, flat));
+        BlockDeviceInfo *info = node_device_info(n, flat);
+        if (args->has_detail && args->detail) {
+            info->invalidated = node_invalidated_info(n);
+        }
+        qapi_list_append(list, info);
     }
     return list;
 }

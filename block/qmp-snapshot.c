@@ -109,15 +109,7 @@ static bool rewrite_header(struct node *n, const char *file,
                         file);
         return false;
     }
-    /* Not node_set_header_backing(): whether this names the backing node in
-     * use is not known, only what it says. */
-    g_free(n->header_backing_file);
-    g_free(n->header_backing_format);
-    g_free(n->auto_backing_file);
-    n->header_backing_file = none ? NULL : g_strdup(file);
-    n->header_backing_format = none ? NULL : g_steal_pointer(&format);
-    n->auto_backing_file = none ? NULL : g_strdup(file);
-    node_filenames_changed();
+    node_set_header_text(n, none ? NULL : file, none ? NULL : format);
     return true;
 }
 

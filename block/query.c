@@ -53,6 +53,20 @@ static char *backing_name(struct node *n)
            : NULL;
 }
 
+ImageInvalidated *node_invalidated_info(const struct node *n)
+{
+    ImageInvalidated *info;
+
+    control_assert();
+    if (!n->invalidated) {
+        return NULL;
+    }
+    info = ImageInvalidated_new0();
+    info->job_id = g_strdup(n->invalidated->job_id);
+    info->seconds = n->invalidated->seconds;
+    return info;
+}
+
 BlockDeviceInfo *node_device_info(struct node *n, bool flat)
 {
     BlockDeviceInfo *info = BlockDeviceInfo_new0();

@@ -7,6 +7,8 @@
 
 #include "block/node.h"
 
+/* NULL: it is not. */
+ImageInvalidated *node_invalidated_info(const struct node *n);
 /* FLAT: without what is below: no backing-image, depth 0. */
 BlockDeviceInfo *node_device_info(struct node *n, bool flat);
 /* NESTED: with backing-image, and those of the chain in it. */

@@ -148,3 +148,14 @@ void range_lock_shrink(struct range_lock *rl, struct range_hold *h,
         cond_broadcast(&rl->changed);
     }
 }
+
+int64_t range_lock_lowest(struct range_lock *rl)
+{
+    int64_t lowest = INT64_MAX;
+
+    LOCK_GUARD(&rl->lock);
+    for (const struct range_hold *h = rl->first; h; h = h->next) {
+        lowest = MIN(lowest, h->offset);
+    }
+    return lowest;
+}

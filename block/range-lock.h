@@ -46,3 +46,5 @@ void range_lock_release(struct range_lock *rl, struct range_hold *h);
 /* Give up [h->offset, offset) of a hold, or all behind end: shrinks. */
 void range_lock_shrink(struct range_lock *rl, struct range_hold *h,
                        int64_t offset, int64_t end);
+/* The lowest offset that is held or waited for; INT64_MAX: none. */
+int64_t range_lock_lowest(struct range_lock *rl);

@@ -118,7 +118,8 @@ static void raw_refresh_limits(struct node *n)
         n->limits.pdiscard_alignment = 0;
         n->limits.pwrite_zeroes_alignment = 0;
     }
-    n->supported_write_flags = file->supported_write_flags;
+    /* It has no clusters that could be written compressed. */
+    n->supported_write_flags = file->supported_write_flags & ~BLK_COMPRESSED;
     n->supported_zero_flags = file->supported_zero_flags;
 }
 
@@ -242,13 +243,9 @@ static int raw_copy_range(struct node *src, int64_t src_offset,
     if (ret < 0) {
         return ret;
     }
-    if (to->guarded || src_file->driver != dst_file->driver ||
-        !src_file->driver->copy_range) {
-        return -ENOTSUP;
-    }
-    return src_file->driver->copy_range(src_file, from->offset + src_offset,
-                                        dst_file, to->offset + dst_offset,
-                                        bytes, flags);
+    return to->guarded ? -ENOTSUP
+           : node_copy_range(src_file, from->offset + src_offset, dst_file,
+                             to->offset + dst_offset, bytes, flags);
 }
 
 /* ---- size and information ----------------------------------------------- */

@@ -183,6 +183,10 @@ bool reopen_follow(struct reopen *x, struct reopen_item *above,
     };
     struct reopen_item *it = find_item(x, c->node);
 
+    if (!it && !given && above->set_read_only && (c->role & ROLE_COW)) {
+        return false;   /* a backing file is read-only whatever is above, or
+                           a job has made it writable: it stays so */
+    }
     if (!it && !given && is_unchanged(&probe)) {
         return false;
     }

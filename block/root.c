@@ -148,12 +148,24 @@ static void root_destroy(struct root *r)
     free(r);
 }
 
+/* A job's other roots are on layers whose overlay it is about. */
+static bool reads_on_its_own(const struct root_options *o)
+{
+    return o->no_gate ? g_strcmp0(o->name, "source") == 0
+                      : (o->perm & PERM_CONSISTENT_READ) != 0;
+}
+
 struct root *root_new(struct node *node, const struct root_options *options,
                       struct error **errp)
 {
-    struct root *r = root_alloc(options);
-    struct graph_change *gc = graph_change_begin();
+    struct graph_change *gc;
+    struct root *r;
 
+    if (reads_on_its_own(options) && !node_check_invalidated(node, errp)) {
+        return NULL;
+    }
+    r = root_alloc(options);
+    gc = graph_change_begin();
     graph_change_link(gc, &r->link, node);
     if (!graph_change_finish(gc, NULL, errp)) {
         root_destroy(r);

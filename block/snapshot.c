@@ -54,6 +54,7 @@ static bool check_unclaimed(const struct node *n, struct error **errp)
             error_set(errp, "Node '%s' is busy: node is used as backing hd "
                       "of '%s'", node_name(n),
                       s->overlay ? node_name(s->overlay) : "");
+            error_add_node(errp, node_name(n));
             return false;
         }
     }

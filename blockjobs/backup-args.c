@@ -5,21 +5,6 @@
 #include "block/filters/copy-before-write.h"
 #include "blockjobs/backup-priv.h"
 
-static bool check_supported(const BackupCommon *a, struct error **errp)
-{
-    static const char text[] = "Parameter '%s' is not supported";
-
-    if (a->has_compress && a->compress) {
-        error_set(errp, text, "compress");
-        return false;
-    }
-    if (a->has_discard_source && a->discard_source) {
-        error_set(errp, text, "discard-source");
-        return false;
-    }
-    return true;
-}
-
 static bool check_perf(const BackupPerf *p, struct error **errp)
 {
     if (!p) {
@@ -110,6 +95,17 @@ static bool check_sync(struct backup *b, struct error **errp)
     return true;
 }
 
+/* A filter hands compressed writes on; what stores them decides. */
+static bool check_compress(const struct backup *b, struct error **errp)
+{
+    if (b->common->has_compress && b->common->compress &&
+        !(b->target->supported_write_flags & BLK_COMPRESSED)) {
+        error_set(errp, "Compression is not supported for this drive ");
+        return false;
+    }
+    return true;
+}
+
 static bool check_nodes(const struct backup *b, struct error **errp)
 {
     if (b->source == b->target) {
@@ -149,7 +145,7 @@ static bool find_cluster_size(struct backup *b, struct error **errp)
 
 bool backup_check(struct backup *b, struct error **errp)
 {
-    return check_supported(b->common, errp) &&
-           check_perf(b->common->x_perf, errp) && check_sync(b, errp) &&
-           check_nodes(b, errp) && find_cluster_size(b, errp);
+    return check_perf(b->common->x_perf, errp) && check_sync(b, errp) &&
+           check_nodes(b, errp) && check_compress(b, errp) &&
+           find_cluster_size(b, errp);
 }

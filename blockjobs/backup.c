@@ -83,7 +83,11 @@ static int backup_run(struct job *job, struct error **errp)
     if (ret == 0) {
         ret = engine_run(bj->engine);
     }
-    return ret < 0 ? ret : cbw_snapshot_error(bj->filter);
+    if (ret == 0) {
+        ret = cbw_snapshot_error(bj->filter);
+    }
+    /* Who hears that it is done may lose power, or us, at once. */
+    return ret < 0 ? ret : engine_flush(bj->engine);
 }
 
 /* The target may be a server that is gone. */
@@ -135,6 +139,11 @@ static void backup_clean(struct job *job)
     drop_nodes(bj);
 }
 
+static bool backup_is_endless(const struct job *job)
+{
+    return ((const struct backup_job *)job)->sync == MIRROR_SYNC_MODE_NONE;
+}
+
 static const struct job_driver backup_driver = {
     .type = JOB_TYPE_BACKUP,
     .job_size = sizeof(struct backup_job),
@@ -143,6 +152,7 @@ static const struct job_driver backup_driver = {
     .clean = backup_clean,
     .cancel = backup_cancel,
     .set_speed = backup_set_speed,
+    .is_endless = backup_is_endless,
     .free = backup_free,
 };
 
@@ -213,6 +223,10 @@ static struct node *insert_filter(struct backup *b, struct error **errp)
                       ? a->cbw_timeout * INT64_C(1000000000) : 0,
         .skip_unallocated = a->sync == MIRROR_SYNC_MODE_TOP,
         .skip_base = node_backing(node_skip_filters(b->source)),
+        .compress = a->has_compress && a->compress,
+        .use_copy_range = a->x_perf && a->x_perf->has_use_copy_range &&
+                          a->x_perf->use_copy_range,
+        .discard_source = a->has_discard_source && a->discard_source,
     };
     struct node *filter = cbw_insert(b->source, b->target, &options, errp);
 
@@ -257,7 +271,9 @@ static struct engine *make_engine(struct backup_job *bj,
         .on_target_error = a->has_on_target_error ? a->on_target_error
                                                   : BLOCKDEV_ON_ERROR_REPORT,
         .max_workers = perf && perf->has_max_workers ? perf->max_workers : 0,
-        .max_chunk_bytes = perf && perf->has_max_chunk ? perf->max_chunk : 0,
+        /* Guests that write wait for a copy: it is not longer for that. */
+        .max_chunk_bytes = perf && perf->has_max_chunk
+                           ? MIN(perf->max_chunk, COPIER_CHUNK_BYTES) : 0,
         .check = backup_check_snapshot,
         .opaque = bj,
     };

@@ -4,6 +4,7 @@
 #include "blockjobs/job-priv.h"
 
 #include <errno.h>
+#include "qapi/error-data.h"
 #include "qapi/qapi-events.h"
 
 /* ---- roots ----------------------------------------------------------------- */
@@ -74,6 +75,18 @@ struct root *job_add_root(struct job *job, struct node *node, const char *name,
     return root;
 }
 
+void job_remove_root(struct job *job, struct root *root)
+{
+    struct node *node = root_node(root);
+
+    control_assert();
+    job->roots = g_slist_remove(job->roots, root);
+    job->blocked_nodes = g_slist_remove(job->blocked_nodes, node);
+    root_free(&root);
+    node_unblock_all_ops(node, job);
+    node_unref(node);
+}
+
 void job_drop_roots(struct job *job)
 {
     control_assert();
@@ -111,35 +124,88 @@ static BlockErrorAction action_for(BlockdevOnError on_err, int err)
     }
 }
 
+/* What is known of E, as an error object. */
+static struct error *make_io_error(const struct job_io_error *e)
+{
+    struct error *err = NULL;
+
+    error_set(&err, "%s", error_errno_text(ABS(e->err)));
+    error_add_errno(&err, ABS(e->err));
+    if (e->node) {
+        error_add_node(&err, node_name(e->node));
+    }
+    if (e->bytes > 0) {
+        error_add_range(&err, e->offset, e->bytes);
+    }
+    return err;
+}
+
+/* The job stops until its user has seen to the error. */
+static void job_stop_by_error(struct job *job, int err)
+{
+    if (!job->user_paused) {
+        job->user_paused = true;    /* resumed by the user alone */
+        job_pause(job);
+    }
+    job->error_paused = true;
+    if (job->iostatus == BLOCK_DEVICE_IO_STATUS_OK) {
+        job->iostatus = err == ENOSPC ? BLOCK_DEVICE_IO_STATUS_NOSPACE
+                                      : BLOCK_DEVICE_IO_STATUS_FAILED;
+    }
+}
+
+BlockErrorAction job_io_error_action(struct job *job, BlockdevOnError on_err,
+                                     const struct job_io_error *error)
+{
+    BlockErrorAction action = action_for(on_err, ABS(error->err));
+
+    CONTROL_GUARD();
+    error_free(job->io_error);
+    job->io_error = make_io_error(error);
+    if (job->id) {
+        g_autoptr(ErrorData) data = error_to_qapi(job->io_error);
+
+        qapi_event_send_block_job_error(job->id,
+                                        error->is_read
+                                        ? IO_OPERATION_TYPE_READ
+                                        : IO_OPERATION_TYPE_WRITE,
+                                        action, data);
+    }
+    if (action == BLOCK_ERROR_ACTION_STOP && !job_is_cancelled(job)) {
+        job_stop_by_error(job, ABS(error->err));
+    }
+    return action;
+}
+
 BlockErrorAction job_error_action(struct job *job, BlockdevOnError on_err,
                                   bool is_read, int err)
 {
-    BlockErrorAction action = action_for(on_err, ABS(err));
+    const struct job_io_error error = { .is_read = is_read, .err = err };
 
-    CONTROL_GUARD();
-    if (job->id) {
-        qapi_event_send_block_job_error(job->id,
-                                        is_read ? IO_OPERATION_TYPE_READ
-                                                : IO_OPERATION_TYPE_WRITE,
-                                        action);
-    }
-    if (action == BLOCK_ERROR_ACTION_STOP && !job_is_cancelled(job)) {
-        if (!job->user_paused) {
-            job->user_paused = true;    /* resumed by the user alone */
-            job_pause(job);
-        }
-        if (job->iostatus == BLOCK_DEVICE_IO_STATUS_OK) {
-            job->iostatus = ABS(err) == ENOSPC
-                ? BLOCK_DEVICE_IO_STATUS_NOSPACE
-                : BLOCK_DEVICE_IO_STATUS_FAILED;
-        }
-    }
-    return action;
+    return job_io_error_action(job, on_err, &error);
 }
 
 void job_iostatus_reset(struct job *job)
 {
     job->iostatus = BLOCK_DEVICE_IO_STATUS_OK;
+    job->pause_asked = job->error_paused = false;
+    error_free(job->io_error);
+    job->io_error = NULL;
+}
+
+void job_describe_failure(struct job *job)
+{
+    const struct error_data *d;
+
+    error_add_errno(&job->err, -job->ret);
+    if (job->io_error && !error_get_data(job->err) &&
+        error_get_errno(job->io_error) == error_get_errno(job->err)) {
+        d = error_get_data(job->io_error);
+        if (d) {
+            error_add_node(&job->err, d->node_name);
+            error_add_range(&job->err, d->offset, d->bytes);
+        }
+    }
 }
 
 /* ---- events -------------------------------------------------------------------- */
@@ -149,17 +215,12 @@ static bool job_sends(const struct job *job)
     return job->id && job->driver->is_block_job;
 }
 
-static int64_t now(const int64_t *value)
-{
-    return __atomic_load_n(value, __ATOMIC_RELAXED);
-}
-
 void job_send_ready(struct job *job)
 {
     if (job_sends(job)) {
         qapi_event_send_block_job_ready(job->driver->type, job->id,
-                                        now(&job->progress_total),
-                                        now(&job->progress_current),
+                                        job_progress_total(job),
+                                        job_progress_current(job),
                                         job_speed(job));
     }
 }
@@ -178,13 +239,13 @@ void job_send_ended(struct job *job)
     }
     if (job_is_cancelled(job)) {
         qapi_event_send_block_job_cancelled(job->driver->type, job->id,
-                                            now(&job->progress_total),
-                                            now(&job->progress_current),
+                                            job_progress_total(job),
+                                            job_progress_current(job),
                                             job_speed(job));
     } else {
         qapi_event_send_block_job_completed(job->driver->type, job->id,
-                                            now(&job->progress_total),
-                                            now(&job->progress_current),
+                                            job_progress_total(job),
+                                            job_progress_current(job),
                                             job_speed(job),
                                             job->err ? error_text(job->err)
                                                      : NULL);

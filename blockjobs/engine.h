@@ -10,6 +10,19 @@
  *             a pause, a cancel, an error, the speed limit, no more runs.
  *             Between bursts nothing is in flight, and the job's thread alone
  *             decides.
+ *             How many workers and how large a run is the copier's pace
+ *             (copier-pace.h), which lets guests go first.
+ * Invariants  I1  Outside engine_burst() no worker of the engine runs, and
+ *                 nothing of it is in flight.
+ *             I2  Never more than max_workers copies at once; one in a burst
+ *                 that begins under a speed limit, in the order of the todo.
+ *             I3  engine_run() returns 0 only when todo was empty with no copy
+ *                 in flight, a guest's neither.
+ *             I4  Under a limit the sum of copies begun by any time is at most
+ *                 what the limit allows since the job began, a slice and one
+ *                 copy more.  A change forgets what was owed.
+ *             I5  A worker sees a pause or a cancel before each copy, and at
+ *                 least every 20 ms while it waits for its turn.
  * Threads     engine_run(): the job's thread.  engine_set_speed(): control.
  */
 #pragma once
@@ -31,6 +44,8 @@ struct engine_options {
     /* "ignore": what failed is left out; engine_run() goes on with the rest
      * and fails at the end.  Otherwise it is tried again. */
     bool ignore_skips;
+    /* Told after each copy, whatever became of it; any worker, no lock. */
+    void (*copied)(void *opaque);
     /* Asked between copies: -errno ends the job (a broken snapshot). */
     int (*check)(void *opaque);
     void *opaque;
@@ -43,5 +58,10 @@ void engine_free(struct engine **e);
 int engine_run(struct engine *e);
 /* Drop from todo what need not be copied (sync=top); as engine_run(). */
 int engine_skip_unallocated(struct engine *e);
+/* Bring what was copied to stable storage; errors by on_target_error. */
+int engine_flush(struct engine *e);
 /* The limit has changed; no yield. */
 void engine_set_speed(struct engine *e);
+/* BYTES of a copy under way need not be copied after all: the limit does not
+ * count them.  Any thread. */
+void engine_refund(struct engine *e, int64_t bytes);

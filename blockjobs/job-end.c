@@ -16,6 +16,8 @@
 #include "blockjobs/job-priv.h"
 
 #include "base/trace.h"
+#include "blockjobs/job-history.h"
+#include "blockjobs/job-kill.h"
 
 /* ---- membership ------------------------------------------------------------ */
 
@@ -35,15 +37,11 @@ void job_txn_unref(struct job_txn *txn)
     }
 }
 
+/* In front: what is done to all of a transaction begins with the newest. */
 void job_txn_add(struct job_txn *txn, struct job *job)
 {
-    struct job **end = &txn->jobs;
-
-    while (*end) {
-        end = &(*end)->txn_next;
-    }
-    *end = job;
-    job->txn_next = NULL;
+    job->txn_next = txn->jobs;
+    txn->jobs = job;
     job->txn = txn;
     txn->n_refs++;
 }
@@ -76,6 +74,7 @@ static void job_settle_result(struct job *job)
     if (!job->err) {
         error_set(&job->err, "%s", error_errno_text(-job->ret));
     }
+    job_describe_failure(job);
     if (job->status != JOB_STATUS_ABORTING) {
         job_transition(job, JOB_STATUS_ABORTING);
     }
@@ -86,6 +85,7 @@ static void job_finalize_one(struct job *job)
     const struct job_driver *drv = job->driver;
 
     job_settle_result(job);
+    job_kill_point(job, job->ret == 0 ? "commit" : "abort");
     if (job->ret == 0) {
         if (drv->commit) {
             drv->commit(job);
@@ -93,15 +93,18 @@ static void job_finalize_one(struct job *job)
     } else if (drv->abort) {
         drv->abort(job);
     }
+    job_kill_point(job, "clean");
     if (drv->clean) {
         drv->clean(job);
     }
     job_drop_roots(job);
+    job_kill_point(job, "dropped");
     if (job->started) {
         job_send_ended(job);
     }
     job_txn_remove(job);
     job_transition(job, JOB_STATUS_CONCLUDED);
+    job_history_add(job);
     if (job->auto_dismiss || !job->started) {
         job_dismiss_now(job);
     }
@@ -128,22 +131,25 @@ static bool job_txn_all_ended(const struct job_txn *txn)
     return true;
 }
 
+/* Only a job that is ready can be asked to end well. */
+static bool cancel_is_hard(struct job *job, bool force)
+{
+    bool ready = job->status == JOB_STATUS_READY ||
+                 job->status == JOB_STATUS_STANDBY;
+
+    return force || !ready || !job->driver->soft_cancel_is_hard ||
+           job->driver->soft_cancel_is_hard(job);
+}
+
 /* Cancel flags only; the thread notices. */
 static void job_cancel_flags(struct job *job, bool force)
 {
-    if (job->driver->soft_cancel_is_hard) {
-        force = force || job->driver->soft_cancel_is_hard(job);
-    } else {
-        force = true;
-    }
+    force = cancel_is_hard(job, force);
     if (job->user_paused) {
         /* Paused by a user: nobody else will resume it. */
         job_iostatus_reset(job);
         job->user_paused = false;
         job_resume(job);
-    }
-    if (job->thread_ended && !force) {
-        return;     /* soft: it has done what it was to do */
     }
     if (force) {
         __atomic_store_n(&job->force_cancel, true, __ATOMIC_RELEASE);
@@ -183,7 +189,9 @@ static void job_txn_prepare_and_finalize(struct job_txn *txn)
 {
     g_assert(!txn->finalizing);
     txn->finalizing = true;
+    txn->preparing = true;
     for (struct job *j = txn->jobs; j; j = j->txn_next) {
+        job_kill_point(j, "prepare");
         if (j->driver->prepare) {
             AUTO_ERROR(err);
 
@@ -191,12 +199,14 @@ static void job_txn_prepare_and_finalize(struct job_txn *txn)
             if (j->ret != 0) {
                 error_propagate(&j->err, g_steal_pointer(&err));
                 job_settle_result(j);
+                txn->preparing = false;
                 txn->finalizing = false;
                 job_txn_abort(txn);
                 return;
             }
         }
     }
+    txn->preparing = false;
     job_txn_finalize_all(txn);
 }
 
@@ -255,7 +265,11 @@ void job_cancel(struct job *job, bool force)
 {
     control_assert();
     if (job_end_is_decided(job)) {
-        return;     /* E2 */
+        /* E2.  But nobody need wait for what hangs. */
+        if (force && job->driver->cancel) {
+            job->driver->cancel(job, true);
+        }
+        return;
     }
     if (!job->started) {
         job_cancel_flags(job, true);

@@ -42,13 +42,20 @@ void job_resume(struct job *job);
 void job_wake(struct job *job);             /* any sleep looks again */
 void job_thread_main(void *job);
 
+/* Any thread. */
+int64_t job_progress_current(const struct job *job);
+int64_t job_progress_total(const struct job *job);
+/* The counters of job->rate as they are now. */
+struct job_rate_sample job_rate_sample(const struct job *job);
+
 /* ---- job-end.c: completion ---------------------------------------------------- */
 
 struct job_txn {
     int n_refs;
-    struct job *jobs;       /* linked by txn_next, in order of addition */
+    struct job *jobs;       /* linked by txn_next, newest first */
     bool aborting;          /* a member failed: the others are cancelled */
     bool finalizing;        /* prepare, commit, abort are running */
+    bool preparing;         /* of these, prepare */
 };
 
 void job_txn_add(struct job_txn *txn, struct job *job);
@@ -67,5 +74,13 @@ void job_finalize_txn(struct job *job);
 void job_send_ready(struct job *job);
 void job_send_pending(struct job *job);
 void job_send_ended(struct job *job);       /* COMPLETED or CANCELLED */
-/* "report", "stop", ... resets by user_resume. */
+/* It goes on, or ends: the error that stopped it is history. */
 void job_iostatus_reset(struct job *job);
+/* Its error gets what io_error knows. */
+void job_describe_failure(struct job *job);
+
+/* ---- job-detail.c -------------------------------------------------------------- */
+
+JobDetail *job_detail(struct job *job);     /* owned by the caller */
+/* NULL for 0; owned by the caller. */
+JobTime *job_time(int64_t us);

@@ -100,6 +100,19 @@ void job_pause_point(struct job *job)
     }
 }
 
+void job_graph_begin(struct job *job)
+{
+    control_lock();
+    job->parked = true;
+    control_notify();
+}
+
+void job_graph_end(struct job *job)
+{
+    job_park(job);
+    control_unlock();
+}
+
 void job_sleep_until(struct job *job, int64_t deadline_ns)
 {
     lock_acquire(&job->lock);
@@ -115,9 +128,33 @@ void job_sleep_until(struct job *job, int64_t deadline_ns)
     job_pause_point(job);
 }
 
+int64_t job_progress_current(const struct job *job)
+{
+    return __atomic_load_n(&job->progress_current, __ATOMIC_RELAXED);
+}
+
+int64_t job_progress_total(const struct job *job)
+{
+    return __atomic_load_n(&job->progress_total, __ATOMIC_RELAXED);
+}
+
+struct job_rate_sample job_rate_sample(const struct job *job)
+{
+    return (struct job_rate_sample) {
+        .ns = clock_ns(),
+        .done = job_progress_current(job),
+        .dirty = job->driver->dirty_bytes ? job->driver->dirty_bytes(job) : 0,
+    };
+}
+
 void job_progress_add(struct job *job, int64_t bytes)
 {
     __atomic_add_fetch(&job->progress_current, bytes, __ATOMIC_RELAXED);
+    if (job_rate_wants(&job->rate, clock_ns())) {
+        struct job_rate_sample sample = job_rate_sample(job);
+
+        job_rate_note(&job->rate, &sample);
+    }
 }
 
 void job_progress_set_remaining(struct job *job, int64_t bytes)

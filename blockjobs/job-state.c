@@ -7,6 +7,7 @@
 #include "blockjobs/job-priv.h"
 
 #include "base/trace.h"
+#include "blockjobs/job-kill.h"
 #include "qapi/qapi-events.h"
 
 #define S(status) (1u << JOB_STATUS_##status)
@@ -61,6 +62,43 @@ const char *job_verb_name(enum job_verb verb)
     return verb_names[verb];
 }
 
+/* It runs, for the first time or after a pause. */
+static void job_begin_rate(struct job *job)
+{
+    const struct job_rate_sample sample = job_rate_sample(job);
+
+    job_rate_begin(&job->rate, &sample);
+}
+
+/* It has a new status. */
+static void job_note_time(struct job *job)
+{
+    const int64_t now_us = g_get_real_time();
+    struct job_times *t = &job->times;
+
+    switch (job->status) {
+    case JOB_STATUS_CREATED:
+        t->created_us = now_us;
+        break;
+    case JOB_STATUS_RUNNING:
+        t->started_us = t->started_us ? t->started_us : now_us;
+        job_begin_rate(job);
+        break;
+    case JOB_STATUS_READY:
+        if (t->ready_us) {
+            job_begin_rate(job);
+        } else {
+            t->ready_us = now_us;
+        }
+        break;
+    case JOB_STATUS_CONCLUDED:
+        t->ended_us = now_us;
+        break;
+    default:
+        break;
+    }
+}
+
 void job_transition(struct job *job, JobStatus to)
 {
     control_assert();
@@ -70,7 +108,9 @@ void job_transition(struct job *job, JobStatus to)
     if (job->status == to) {
         return;
     }
+    job_kill_point(job, JobStatus_str(to));
     job->status = to;
+    job_note_time(job);
     if (job->id) {
         qapi_event_send_job_status_change(job->id, to);
     }
@@ -85,5 +125,6 @@ bool job_check_verb(const struct job *job, enum job_verb verb,
     }
     error_set(errp, "Job '%s' in state '%s' cannot accept command verb '%s'",
               job->id, JobStatus_str(job->status), verb_names[verb]);
+    error_add_job(errp, job->id);
     return false;
 }

@@ -26,24 +26,34 @@ struct job *job_next(const struct job *job)
     return job ? job->older : newest;
 }
 
+bool job_check_options(const struct job_options *options, struct error **errp)
+{
+    control_assert();
+    if (options->id) {
+        if (!id_is_well_formed(options->id)) {
+            error_set(errp, "Invalid job ID '%s'", options->id);
+            return false;
+        }
+        if (job_find(options->id)) {
+            error_set(errp, "Job ID '%s' already in use", options->id);
+            error_add_job(errp, options->id);
+            return false;
+        }
+    }
+    if (options->speed < 0) {
+        error_set(errp, "Parameter 'speed' expects a non-negative value");
+        return false;
+    }
+    return true;
+}
+
 struct job *job_create(const struct job_driver *driver,
                        const struct job_options *options, struct error **errp)
 {
     struct job *job;
 
     control_assert();
-    if (options->id) {
-        if (!id_is_well_formed(options->id)) {
-            error_set(errp, "Invalid job ID '%s'", options->id);
-            return NULL;
-        }
-        if (job_find(options->id)) {
-            error_set(errp, "Job ID '%s' already in use", options->id);
-            return NULL;
-        }
-    }
-    if (options->speed < 0) {
-        error_set(errp, "Parameter 'speed' expects a non-negative value");
+    if (!job_check_options(options, errp)) {
         return NULL;
     }
     job = g_malloc0(driver->job_size);
@@ -56,6 +66,7 @@ struct job *job_create(const struct job_driver *driver,
     job->pause_requested = true;
     job->parked = true;
     lock_init(&job->lock, "job", LOCK_JOB);
+    job_rate_init(&job->rate);
     cond_init(&job->wake);
 
     job->older = newest;
@@ -98,6 +109,8 @@ void job_dismiss_now(struct job *job)
     g_assert(!job->roots && !job->blocked_nodes);
     lock_deinit(&job->lock);
     cond_deinit(&job->wake);
+    job_rate_deinit(&job->rate);
+    error_free(job->io_error);
     error_free(job->err);
     g_free(job->id);
     g_free(job);
@@ -138,37 +151,4 @@ void job_start(struct job *job)
         __atomic_store_n(&job->pause_requested, false, __ATOMIC_RELEASE);
     }
     pool_submit(job_thread_main, job);
-}
-
-/* A job that only waits for its user to dismiss it. */
-static bool job_is_over(const struct job *job)
-{
-    return job->status == JOB_STATUS_CONCLUDED;
-}
-
-void job_cancel_all(void)
-{
-    struct job *job;
-
-    control_assert();
-again:
-    for (job = newest; job; job = job->older) {
-        if (job_is_over(job) || job->force_cancel ||
-            job_end_is_decided(job)) {
-            continue;
-        }
-        job_cancel(job, true);      /* may yield: the list may have changed */
-        goto again;
-    }
-    for (;;) {
-        for (job = newest; job && job_is_over(job); job = job->older) {
-        }
-        if (!job) {
-            break;
-        }
-        control_wait();
-    }
-    while (newest) {
-        job_dismiss_now(newest);
-    }
 }

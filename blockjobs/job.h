@@ -18,6 +18,7 @@
 
 #include "base/error.h"
 #include "base/lock.h"
+#include "blockjobs/job-rate.h"
 #include "qapi/qapi-types.h"
 
 struct job;
@@ -50,8 +51,22 @@ struct job_driver {
     bool (*soft_cancel_is_hard)(struct job *job);
     void (*user_resume)(struct job *job);   /* before it resumes; no yield */
     void (*set_speed)(struct job *job, int64_t speed);  /* no yield */
+    /* block-job-change; the type agrees.  NULL: nothing can be changed. */
+    bool (*change)(struct job *job, const BlockJobChangeOptions *options,
+                   struct error **errp);
     void (*query)(struct job *job, BlockJobInfo *info); /* fill specifics */
+    /* Any thread, no lock, atomic: bytes that writers have made dirty since
+     * the job began; never less than before. */
+    int64_t (*dirty_bytes)(const struct job *job);
+    /* Control; its end does not depend on what remains (sync=none): no
+     * expectation is given. */
+    bool (*is_endless)(const struct job *job);
     void (*free)(struct job *job);      /* the driver's own fields; no yield */
+};
+
+/* Time of day, in microseconds; 0: not yet. */
+struct job_times {
+    int64_t created_us, started_us, ready_us, ended_us;
 };
 
 /* Private to blockjobs/job*.c but for the parts marked public. */
@@ -67,12 +82,18 @@ struct job {
     struct job *txn_next;
     struct job *newer, *older;      /* list of all jobs */
     int pause_count;                /* user's, drains', errors' */
-    bool user_paused;
+    bool user_paused;               /* goes on by job-resume only, because: */
+    bool pause_asked;               /* of job-pause */
+    bool error_paused;              /* of io_error */
     bool parked;                    /* thread holds still: see job-run.c P1 */
+    bool held_at_quit;              /* job-quit.c has paused it */
     bool started;
     bool thread_ended;              /* run() returned (or was never called) */
     int ret;                        /* 0 or -errno, after run() */
     struct error *err;              /* owned; text for query and events */
+    struct error *io_error;         /* owned: the last request that failed;
+                                       NULL after a resume */
+    struct job_times times;
     BlockDeviceIoStatus iostatus;
     GSList *roots;                  /* block jobs: struct root *, owned */
     GSList *blocked_nodes;          /* struct node * (ref) with op blockers */
@@ -89,6 +110,7 @@ struct job {
     bool sleeping;                  /* in job_sleep_until() */
     int64_t speed;                  /* bytes/s, 0: no limit */
     int64_t progress_current, progress_total;
+    struct job_rate rate;           /* locks itself */
 };
 
 /* ---- control ------------------------------------------------------------------ */
@@ -102,6 +124,8 @@ struct job_options {
     int64_t speed;          /* bytes/s */
 };
 
+/* Would job_create() refuse them?  For who makes something first. */
+bool job_check_options(const struct job_options *options, struct error **errp);
 /*
  * A new job in state "created" (event sent).  NULL: `Invalid job ID 'X'`,
  * `Job ID 'X' already in use`.  The driver fills its part, then job_start();
@@ -137,6 +161,8 @@ struct root *job_add_root(struct job *job, struct node *node, const char *name,
                           unsigned perm, unsigned shared, struct error **errp);
 /* Before the graph changes at the end: drop all roots and blockers. */
 void job_drop_roots(struct job *job);
+/* One of them, and the blockers on its node, that has no other. */
+void job_remove_root(struct job *job, struct root *root);
 
 /* ---- job thread ------------------------------------------------------------------ */
 
@@ -146,6 +172,13 @@ bool job_cancel_requested(const struct job *job); /* any: soft ones too */
  * No request of the job is in flight. */
 void job_pause_point(struct job *job);
 bool job_should_pause(const struct job *job);   /* any: cheap test */
+/*
+ * Job thread, no request in flight: the control lock is held and the job counts
+ * as paused from begin to end, so that it can drain and change the graph below
+ * itself.  end() is a pause point.
+ */
+void job_graph_begin(struct job *job);
+void job_graph_end(struct job *job);
 /* Sleep until DEADLINE_NS, a kick, cancel, or a pause (which it takes). */
 void job_sleep_until(struct job *job, int64_t deadline_ns);
 void job_kick(struct job *job);                 /* any: end a sleep */
@@ -156,10 +189,22 @@ int64_t job_speed(const struct job *job);       /* any */
 /* running -> ready, BLOCK_JOB_READY. */
 void job_set_ready(struct job *job);
 
+/* A request that failed. */
+struct job_io_error {
+    bool is_read;
+    int err;                        /* ABS() is taken */
+    int64_t offset, bytes;          /* bytes <= 0: not known */
+    const struct node *node;        /* borrowed; NULL: not known */
+};
+
 /*
  * An I/O error happened: BLOCK_JOB_ERROR, and for "stop" the job becomes
  * user-paused with io-status set, so that the next pause point waits.  No
- * request in flight.  Returns what to do.
+ * request in flight.  Returns what to do.  If the job then fails with the same
+ * errno and no error data of its own, its error gets this one's.
  */
+BlockErrorAction job_io_error_action(struct job *job, BlockdevOnError on_err,
+                                     const struct job_io_error *error);
+/* As that, nothing else known. */
 BlockErrorAction job_error_action(struct job *job, BlockdevOnError on_err,
                                   bool is_read, int err);

@@ -39,10 +39,13 @@ struct mirror_options {
     const char *filter_node_name;   /* NULL: made up, and implicit */
     const char *replaces;       /* node whose place the target takes, not the
                                    source's; NULL: the source */
-    /* After commit or abort, everything drained still (SUCCEEDED: as the job
-     * ended); must not yield.  For a commit: layers out, base read-only
+    /* After commit or abort, everything drained still (SUCCEEDED: the target
+     * has taken the source's place); must not yield.  For a commit: layers out, base read-only
      * again.  May be NULL; OPAQUE is owned by who made it. */
     void (*finish)(void *opaque, bool succeeded);
+    /* After that and after the drain, before the job is concluded; may yield.
+     * May be NULL. */
+    void (*released)(void *opaque, bool succeeded);
     void *opaque;
     /* A deadline for being ready, in seconds from the start, for which guest
      * writes may be slowed down; 0: none. */

@@ -8,6 +8,7 @@
  */
 #include "blockjobs/job-priv.h"
 
+#include "blockjobs/job-history.h"
 #include "qapi/qapi-commands.h"
 
 /* ---- finding ---------------------------------------------------------------- */
@@ -48,7 +49,7 @@ static bool user_pause(struct job *job, struct error **errp)
         error_set(errp, "Job is already paused");
         return false;
     }
-    job->user_paused = true;
+    job->user_paused = job->pause_asked = true;
     job_pause(job);
     return true;
 }
@@ -76,8 +77,7 @@ static bool complete(struct job *job, struct error **errp)
     if (!job) {
         return false;
     }
-    if (job->pause_count > 0 || job_cancel_requested(job) ||
-        !job->driver->complete) {
+    if (job_cancel_requested(job) || !job->driver->complete) {
         error_set(errp, "The active block job '%s' cannot be completed",
                   job->id);
         return false;
@@ -216,19 +216,35 @@ bool qmp_block_job_dismiss(const BlockJobDismissArgs *args,
     return dismiss(find_block(args->id, JOB_VERB_DISMISS_, errp));
 }
 
-/* ---- queries ----------------------------------------------------------------------- */
-
-static int64_t now(const int64_t *value)
+bool qmp_block_job_change(const BlockJobChangeOptions *args,
+                          struct error **errp)
 {
-    return __atomic_load_n(value, __ATOMIC_RELAXED);
+    struct job *job = find_block(args->id, JOB_VERB_CHANGE_, errp);
+
+    if (!job) {
+        return false;
+    }
+    if (job->driver->type != args->type) {
+        error_set(errp, "Block job '%s' is of type %s, not %s", args->id,
+                  JobType_str(job->driver->type), JobType_str(args->type));
+        return false;
+    }
+    if (!job->driver->change) {
+        error_set(errp, "Nothing of a block job of type %s can be changed",
+                  JobType_str(args->type));
+        return false;
+    }
+    return job->driver->change(job, args, errp);
 }
+
+/* ---- queries ----------------------------------------------------------------------- */
 
 static bool job_is_busy(const struct job *job)
 {
     return !job->parked && !__atomic_load_n(&job->sleeping, __ATOMIC_RELAXED);
 }
 
-JobInfoList *qmp_query_jobs(struct error **errp)
+JobInfoList *qmp_query_jobs(const QueryJobsArgs *args, struct error **errp)
 {
     JobInfoList *list = g_new0(JobInfoList, 1);
 
@@ -242,24 +258,26 @@ JobInfoList *qmp_query_jobs(struct error **errp)
         info->id = g_strdup(job->id);
         info->type = job->driver->type;
         info->status = job->status;
-        info->current_progress = now(&job->progress_current);
-        info->total_progress = now(&job->progress_total);
+        info->current_progress = job_progress_current(job);
+        info->total_progress = job_progress_total(job);
         info->error = job->err ? g_strdup(error_text(job->err)) : NULL;
+        info->detail = args->has_detail && args->detail ? job_detail(job)
+                                                        : NULL;
         qapi_list_append(list, info);
     }
     return list;
 }
 
-static BlockJobInfo *block_job_info(struct job *job)
+static BlockJobInfo *block_job_info(struct job *job, bool detail)
 {
     BlockJobInfo *info = g_new0(BlockJobInfo, 1);
 
     info->type = job->driver->type;
     info->device = g_strdup(job->id);
-    info->offset = now(&job->progress_current);
-    info->len = now(&job->progress_total);
+    info->offset = job_progress_current(job);
+    info->len = job_progress_total(job);
     info->busy = job_is_busy(job);
-    info->paused = job->pause_count > 0;
+    info->paused = job->user_paused;      /* a drain does not show */
     info->speed = job_speed(job);
     info->io_status = job->iostatus;
     info->ready = job->status == JOB_STATUS_READY ||
@@ -268,20 +286,34 @@ static BlockJobInfo *block_job_info(struct job *job)
     info->auto_finalize = job->auto_finalize;
     info->auto_dismiss = job->auto_dismiss;
     info->error = job->err ? g_strdup(error_text(job->err)) : NULL;
+    info->detail = detail ? job_detail(job) : NULL;
     if (job->driver->query) {
         job->driver->query(job, info);
     }
     return info;
 }
 
-BlockJobInfoList *qmp_query_block_jobs(struct error **errp)
+BlockJobInfoList *qmp_query_block_jobs(const QueryBlockJobsArgs *args,
+                                       struct error **errp)
 {
     BlockJobInfoList *list = g_new0(BlockJobInfoList, 1);
 
     for (struct job *job = job_next(NULL); job; job = job_next(job)) {
         if (job->id && job->driver->is_block_job) {
-            qapi_list_append(list, block_job_info(job));
+            qapi_list_append(list, block_job_info(job, args->has_detail &&
+                                                       args->detail));
         }
     }
     return list;
+}
+
+JobHistoryEntryList *qmp_query_job_history(const QueryJobHistoryArgs *args,
+                                           struct error **errp)
+{
+    if (args->has_limit && args->limit < 0) {
+        error_set(errp, "Parameter 'limit' expects a non-negative value");
+        return NULL;
+    }
+    return job_history_list(args->id, args->has_limit ? args->limit
+                                                      : JOB_HISTORY_MAX);
 }

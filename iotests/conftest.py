@@ -36,6 +36,8 @@ def pytest_addoption(parser):
                     help='the client (default build/tools/blockjobctl)')
     group.addoption('--seeds', type=int, default=3, metavar='N',
                     help='how many seeds a random scenario runs')
+    group.addoption('--model-seeds', type=int, default=200, metavar='N',
+                    help='how many seeds the model of the jobs runs')
     group.addoption('--first-seed', type=int, default=1, metavar='N')
 
 
@@ -60,10 +62,12 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_generate_tests(metafunc):
-    if 'seed' in metafunc.fixturenames:
-        first = metafunc.config.getoption('--first-seed')
-        n_seeds = metafunc.config.getoption('--seeds')
-        metafunc.parametrize('seed', range(first, first + n_seeds))
+    first = metafunc.config.getoption('--first-seed')
+    for fixture, option in (('seed', '--seeds'),
+                            ('model_seed', '--model-seeds')):
+        if fixture in metafunc.fixturenames:
+            metafunc.parametrize(fixture, range(
+                first, first + metafunc.config.getoption(option)))
 
 
 class TestTimedOut(Exception):

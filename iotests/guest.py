@@ -176,9 +176,12 @@ class Guest:
 
     # Point in time, seen from outside
 
-    def record(self):
-        """Start a journal; returns the state it starts from."""
+    def record(self, flush=False):
+        """Start a journal; returns the state it starts from, which `flush`
+        makes stable."""
         with self._lock:
+            if flush:
+                self.nbd.flush()
             self.journal = []
             return bytes(self.model), self.n_writes
 

@@ -58,6 +58,7 @@ class Images:
         args = ['create', '-q', '-f', fmt]
         if backing:
             args += ['-b', backing, '-F', self.formats.get(backing, 'raw')]
+            args += ['-u'] if size is not None else []  # it may be in use
         pairs = ','.join(f'{k}={v}' for k, v in options.items())
         if pairs:
             args += ['-o', pairs]

@@ -7,7 +7,8 @@ BLOCK_JOB_EVENTS = ('BLOCK_JOB_COMPLETED', 'BLOCK_JOB_CANCELLED',
                     'BLOCK_JOB_READY', 'BLOCK_JOB_PENDING',
                     'BLOCK_JOB_ERROR')
 
-# What the wire shows of a backup that starts, and of the ways it ends.
+# What the wire shows of a job that starts, and of the ways it ends.
+MIRROR_IS_READY = ['created', 'running', 'ready', 'BLOCK_JOB_READY']
 BACKUP_STARTS = ['created', 'running', 'paused', 'running']
 SUCCEEDS = ['waiting', 'pending', 'BLOCK_JOB_COMPLETED', 'concluded']
 FAILS = ['aborting', 'BLOCK_JOB_COMPLETED', 'concluded']
@@ -143,6 +144,24 @@ def start_backup(server, device, target, **options):
     arguments = backup_arguments(device, target, **options)
     server.qmp('blockdev-backup', arguments)
     return Job(server, arguments['job-id'])
+
+
+def start_mirror(server, device, target, **options):
+    """blockdev-mirror with auto-dismiss off; returns the Job."""
+    options.setdefault('auto_dismiss', False)
+    options.setdefault('job_id', 'mirror')
+    arguments = backup_arguments(device, target, **options)
+    server.qmp('blockdev-mirror', arguments)
+    return Job(server, arguments['job-id'])
+
+
+def start_stream(server, device, **options):
+    """block-stream with auto-dismiss off; returns the Job."""
+    options.setdefault('auto_dismiss', False)
+    options.setdefault('job_id', 'stream')
+    server.qmp('block-stream', dict(
+        {k.replace('_', '-'): v for k, v in options.items()}, device=device))
+    return Job(server, options['job_id'])
 
 
 def create_image(server, job_id='create', **options):

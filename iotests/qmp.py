@@ -28,6 +28,7 @@ class QmpError(Exception):
         super().__init__(f"{error['class']}: {error['desc']}")
         self.cls = error['class']
         self.desc = error['desc']
+        self.data = error.get('data', {})
         self.reply = reply
 
 
@@ -80,6 +81,7 @@ class Monitor:
         self.schema = None
         self.may_greet_twice = False    # QEMU 7.2, to a client in a hurry
         self.closed = False
+        self.capabilities = set()       # what the client has switched on
         os.set_blocking(write_fd, False)
 
     # Connecting
@@ -190,18 +192,24 @@ class Monitor:
         self.received.append(message)
         return message
 
-    @staticmethod
-    def _check_shape(message):
+    def _check_shape(self, message):
+        """Only what QEMU has, unless more was asked for."""
         keys = set(message)
         if 'event' in keys:
             allowed = {'timestamp', 'event', 'data'}
+            if 'event-sequence' in self.capabilities:
+                allowed.add('sequence')
+            if ('error-data' in message.get('data', {}) and
+                    'error-data' not in self.capabilities):
+                raise ProtocolError(f'nobody asked for data: {message}')
             if set(message['timestamp']) != {'seconds', 'microseconds'}:
                 raise ProtocolError(f'odd timestamp: {message}')
         elif 'return' in keys:
             allowed = {'return', 'id'}
         elif 'error' in keys:
             allowed = {'error', 'id'}
-            if set(message['error']) != {'class', 'desc'}:
+            extra = {'data'} if 'error-data' in self.capabilities else set()
+            if set(message['error']) - extra != {'class', 'desc'}:
                 raise ProtocolError(f'odd error: {message}')
         elif 'QMP' in keys:
             allowed = {'QMP'}
@@ -235,6 +243,12 @@ class Monitor:
     def negotiate(self, **arguments):
         """Read the greeting and leave negotiation mode."""
         self.read_greeting()
+        return self.enter(**arguments)
+
+    def enter(self, **arguments):
+        """Leave negotiation mode, with the capabilities in `enable`."""
+        self.capabilities = set(arguments.get('enable', ()))
+        arguments = _dashes(arguments)
         return self.execute('qmp_capabilities', arguments or None)
 
     def read_greeting(self):

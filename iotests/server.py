@@ -40,7 +40,7 @@ class Server:
 
     def __init__(self, setup, args=(), machine=False, monitor='unix',
                  name='server', blockdev=(), export=(), nbd=None,
-                 wrapper=(), pass_fds=(), pidfile=False):
+                 wrapper=(), pass_fds=(), pidfile=False, env=()):
         self.setup = setup
         self.name = name
         self.is_qemu = setup.kind == 'qemu'
@@ -57,6 +57,7 @@ class Server:
         self.expect_stderr = None
         self._port = None
         self._pidfile = pidfile
+        self._env = dict(env)
         self._wrapper = list(wrapper)
         self._pass_fds = pass_fds
         self._nbd_running = nbd is not None
@@ -110,6 +111,7 @@ class Server:
         # ThreadSanitizer does not see GLib's own allocator hand on memory.
         env.setdefault('G_SLICE', 'always-malloc')
         env['LC_ALL'] = 'C'
+        env.update(self._env)
         return env
 
     def start(self, connect=True):
@@ -127,8 +129,9 @@ class Server:
             self.mon.schema = self.setup.schema(self.machine)
         return self
 
-    def connect(self, negotiate=True, name=None):
-        """A new monitor connection to the main channel."""
+    def connect(self, negotiate=True, name=None, **arguments):
+        """A new monitor connection to the main channel; arguments are those
+        of qmp_capabilities."""
         self._wait_ready()
         options = {'log': self.log, 'name': name or self.name}
         try:
@@ -141,7 +144,7 @@ class Server:
                                          **options)
             mon.may_greet_twice = self.is_qemu
             if negotiate:
-                mon.negotiate()
+                mon.negotiate(**arguments)
         except (OSError, QmpTimeout):
             self._say_if_dead()
             raise

@@ -291,6 +291,90 @@ def test_qcow2_errors(server, images, qcow2_file, options, error):
     assert error in (None, got)
 
 
+@pytest.mark.parametrize('hint', [0, 1 << 20, 1 << 32, -1])
+def test_extent_size_hint(server, images, hint):
+    """It need not be heeded, but must be possible."""
+    path = images.path('new.raw')
+    options = {'driver': 'file', 'filename': path, 'size': MIB,
+               'extent_size_hint': hint}
+    if 0 <= hint < 1 << 32:
+        create_image(server, **options).finish()
+        assert os.path.getsize(path) == MIB
+    else:
+        assert failed(server, **options) == 'Extent size hint is too large'
+        assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize('options', [
+    {}, {'data_file_raw': True}, {'data_file_raw': True, 'extended_l2': True},
+    {'preallocation': 'metadata'}, {'preallocation': 'falloc'},
+    {'data_file_raw': True, 'preallocation': 'full'}], ids=str)
+def test_data_file(server, images, qcow2_file, options):
+    """The data is outside; with data-file-raw all of it is mapped 1:1."""
+    data = images.path('data.raw')
+    create_image(server, driver='file', filename=data, size=0).finish()
+    server.add_file('data', data)
+    create_image(server, driver='qcow2', file='file', data_file='data',
+                 size=4 * MIB, **options).finish()
+    server.stop()
+    images.adopt(qcow2_file)
+    info = images.info(qcow2_file)['format-specific']['data']
+    assert info['data-file'] == data
+    assert info['data-file-raw'] == options.get('data_file_raw', False)
+    assert os.path.getsize(data) == 4 * MIB
+    full = options.get('preallocation') in ('falloc', 'full')
+    assert (os.stat(data).st_blocks * 512 >= 4 * MIB) == full
+    entry, = images.map(qcow2_file)
+    if options and not options.get('extended_l2'):
+        assert (entry['present'], entry['data'], entry['offset']) == \
+            (True, True, 0)
+    else:
+        assert entry['zero'] and not entry['data']
+
+
+@pytest.mark.parametrize('options,error', [
+    ({'data_file_raw': True}, 'data-file-raw requires data-file'),
+    ({'data_file': 'file2', 'version': 'v2'},
+     'External data files are only supported with compatibility level 1.1 '
+     'and above (use version=v3 or greater)'),
+    ({'data_file': 'file2', 'data_file_raw': True, 'backing_file': '/x',
+      'backing_fmt': 'raw'},
+     'Backing file and data-file-raw cannot be used at the same time'),
+    ({'data_file': 'nope'},
+     "Cannot find device='nope' nor node-name='nope'"),
+    ({'extended_l2': True, 'version': 'v2'},
+     'Extended L2 entries are only supported with compatibility level 1.1 '
+     'and above (use version=v3 or greater)'),
+    ({'extended_l2': True, 'cluster_size': 8192},
+     'Extended L2 entries are only supported with cluster sizes of at least '
+     '16384 bytes'),
+    ({'compression_type': 'zstd', 'version': 'v2'},
+     'Non-zlib compression type is only supported with compatibility level '
+     '1.1 and above (use version=v3 or greater)')], ids=str)
+def test_qcow2_options_that_do_not_fit(server, images, qcow2_file, options,
+                                       error):
+    path = images.path('file2.raw')
+    create_image(server, driver='file', filename=path, size=0).finish()
+    server.add_file('file2', path)
+    assert failed(server, driver='qcow2', file='file', size=MIB,
+                  **options) == error
+
+
+@pytest.mark.ours('QEMU has them')
+@pytest.mark.parametrize('driver', ['luks', 'vmdk', 'vdi', 'vpc', 'qcow'])
+def test_unsupported_format(server, images, driver):
+    """Refused by its name; so is encryption."""
+    server.fails('blockdev-create', {
+        'job-id': 'c', 'options': {'driver': driver, 'file': 'x', 'size': 0}},
+        f"Parameter 'driver' does not accept value '{driver}'")
+    server.fails('blockdev-create', {
+        'job-id': 'c', 'options': {
+            'driver': 'qcow2', 'file': 'x', 'size': 0,
+            'encrypt': {'format': 'luks', 'key-secret': 's'}}},
+        "Parameter 'options.encrypt' is unexpected")
+    assert server.qmp('query-jobs') == []
+
+
 def test_qcow2_unknown_file_node(server):
     assert failed(server, driver='qcow2', file='nope', size=MIB) == \
         "Cannot find device='nope' nor node-name='nope'"

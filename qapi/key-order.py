@@ -21,7 +21,8 @@ import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-OTHERS = 'QMP capabilities class desc error event execute id return timestamp'
+OTHERS = ('QMP capabilities class data desc error event execute id return '
+          'sequence timestamp')
 
 
 class Daemon:

@@ -6,7 +6,9 @@
 #include "base/control.h"
 #include "base/pool.h"
 #include "base/trace.h"
+#include "qapi/error-data.h"
 #include "qapi/qapi-commands.h"
+#include "qapi/qapi-visit.h"
 #include "server/shutdown.h"
 
 /* A request is what a client sent; exactly one of value and error is set. */
@@ -152,6 +154,16 @@ static json_t *make_text(const char *text)
     return string;
 }
 
+/* What programs can know of ERR, if there is anything. */
+static void add_error_data(json_t *to, const struct error *err)
+{
+    g_autoptr(ErrorData) data = error_to_qapi(err);
+
+    if (data) {
+        json_object_set_new_nocheck(to, "data", ErrorData_to_json(data));
+    }
+}
+
 /* Value RET (taken) or ERR (borrowed), with the request's id. */
 static void reply(struct request *r, json_t *ret, const struct error *err)
 {
@@ -164,6 +176,9 @@ static void reply(struct request *r, json_t *ret, const struct error *err)
             json_string_nocheck(error_class_name(error_get_class(err))));
         json_object_set_new_nocheck(ret, "desc",
                                     make_text(error_text(err)));
+        if (r->session->error_data) {
+            add_error_data(ret, err);
+        }
     }
     json_object_set_new_nocheck(message, err ? "error" : "return", ret);
     if (id) {

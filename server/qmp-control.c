@@ -5,6 +5,7 @@
 #include "qapi/qapi-introspect.h"
 #include "qapi/qapi-visit.h"
 #include "server/dispatch.h"
+#include "server/events.h"
 #include "server/shutdown.h"
 #include "server/version.h"
 
@@ -24,6 +25,16 @@ json_t *version_json(void)
     return VersionInfo_to_json(info);
 }
 
+static bool enables(const QmpCapabilitiesArgs *args, QMPCapability capability)
+{
+    for (size_t i = 0; args->enable && i < args->enable->n; i++) {
+        if (args->enable->v[i] == capability) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool qmp_qmp_capabilities(const QmpCapabilitiesArgs *args,
                           struct error **errp)
 {
@@ -35,11 +46,32 @@ bool qmp_qmp_capabilities(const QmpCapabilitiesArgs *args,
                         "command ignored");
         return false;
     }
-    for (size_t i = 0; args->enable && i < args->enable->n; i++) {
-        s->oob |= args->enable->v[i] == QMP_CAPABILITY_OOB;
+    if (args->has_replay_from &&
+        !enables(args, QMP_CAPABILITY_EVENT_SEQUENCE)) {
+        error_set(errp, "Parameter 'replay-from' needs the capability "
+                  "'event-sequence'");
+        return false;
     }
+    s->event_sequence = enables(args, QMP_CAPABILITY_EVENT_SEQUENCE);
+    s->error_data = enables(args, QMP_CAPABILITY_ERROR_DATA);
+    if (args->has_replay_from &&
+        !events_replay(s, args->replay_from, errp)) {
+        return false;
+    }
+    s->oob = enables(args, QMP_CAPABILITY_OOB);
     s->negotiated = true;
     return true;
+}
+
+EventHistory *qmp_query_events(const QueryEventsArgs *args,
+                               struct error **errp)
+{
+    if (args->has_limit && args->limit < 0) {
+        error_set(errp, "Parameter 'limit' expects a non-negative value");
+        return NULL;
+    }
+    return events_list(args->has_since ? args->since : events_oldest(),
+                       args->has_limit ? args->limit : INT64_MAX, errp);
 }
 
 VersionInfo *qmp_query_version(struct error **errp)

@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "base/control.h"
 #include "base/trace.h"
-#include "qapi/qapi.h"
+#include "qapi/qapi-types.h"
 #include "server/dispatch.h"
 #include "server/loop.h"
 #include "server/shutdown.h"
@@ -277,9 +277,15 @@ void session_continue_later(struct session *s)
 
 static void greet(struct session *s)
 {
-    json_t *greeting = json_pack("{s:{s:o, s:[s]}}", "QMP",
-                                 "version", version_json(),
-                                 "capabilities", "oob");
+    json_t *capabilities = json_array();
+    json_t *greeting;
+
+    for (int c = 0; c < QMP_CAPABILITY__MAX; c++) {
+        json_array_append_new(capabilities,
+                              json_string(QMPCapability_str(c)));
+    }
+    greeting = json_pack("{s:{s:o, s:o}}", "QMP", "version", version_json(),
+                         "capabilities", capabilities);
 
     session_reply(s, greeting);
     json_decref(greeting);

@@ -48,7 +48,8 @@ struct session {
     /* Control lock. */
     int n_refs;
     bool closed;
-    bool negotiated, oob;       /* after qmp_capabilities */
+    bool negotiated;            /* after qmp_capabilities: */
+    bool oob, event_sequence, error_data;
     bool busy;                  /* an in-band command is on a worker */
     struct request *queue;      /* owned; in-band, oldest first */
     int n_queued;

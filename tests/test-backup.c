@@ -244,7 +244,7 @@ static void test_refused(void)
     refused(a, "Bitmap 'b' could not be found");
     a = backup_args(MIRROR_SYNC_MODE_FULL);
     a->has_compress = a->compress = true;
-    refused(a, "Parameter 'compress' is not supported");
+    refused(a, "Compression is not supported for this drive ");
     a = backup_args(MIRROR_SYNC_MODE_FULL);
     a->filter_node_name = g_strdup("dst");
     refused(a, "Could not create node: Duplicate nodes with "

@@ -24,6 +24,45 @@ static void test_error_text(void)
     g_assert_cmpstr(error_hint(err), ==, "Free some space\n");
 }
 
+/* What an error is about: the first to know says it. */
+static void test_error_data(void)
+{
+    AUTO_ERROR(err);
+    struct error *copy;
+    const struct error_data *d;
+
+    error_add_node(NULL, "nobody");
+    error_add_node(&err, "nothing is set yet");
+    g_assert_null(err);
+    error_set(&err, "no");
+    g_assert_null(error_get_data(err));
+    error_add_node(&err, NULL);
+    error_add_node(&err, "");
+    error_add_node(&err, "inner");
+    error_add_node(&err, "outer");
+    error_add_range(&err, 512, 1024);
+    error_add_range(&err, 0, 1);
+    error_add_job(&err, "j");
+    error_add_errno(&err, EIO);
+    error_add_errno(&err, EPERM);
+    error_prepend(&err, "well: ");
+    copy = error_copy(err);
+    error_free(g_steal_pointer(&err));
+    d = error_get_data(copy);
+    g_assert_cmpstr(d->node_name, ==, "inner");
+    g_assert_null(d->filename);
+    g_assert_cmpstr(d->job, ==, "j");
+    g_assert_cmpint(d->offset, ==, 512);
+    g_assert_cmpint(d->bytes, ==, 1024);
+    g_assert_cmpint(error_get_errno(copy), ==, EIO);
+    g_assert_cmpstr(error_text(copy), ==, "well: no");
+    error_free(copy);
+    g_assert_cmpstr(error_errno_name(ENOSPC), ==, "ENOSPC");
+    g_assert_cmpstr(error_errno_name(123456), ==, "EUNKNOWN");
+    g_assert_nonnull(error_errno_hint(ENOSPC));
+    g_assert_null(error_errno_hint(EDOM));
+}
+
 static void test_error_propagate(void)
 {
     struct error *a = NULL, *b = NULL;
@@ -163,6 +202,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/base/error/text", test_error_text);
+    g_test_add_func("/base/error/data", test_error_data);
     g_test_add_func("/base/error/propagate", test_error_propagate);
     g_test_add_func("/base/lock/order", test_lock_order);
     g_test_add_func("/base/lock/violation", test_lock_order_violation);

@@ -257,6 +257,39 @@ static void test_failure(void)
     world_teardown(&w);
 }
 
+/* All below is on the target, whatever else is. */
+static void test_done_below(void)
+{
+    struct world w;
+    struct copier_result result;
+    struct mem_state *t;
+    struct range_hold hold;
+    int64_t bytes = 2 * UNIT;
+    bool copied;
+
+    world_setup(&w, UNIT, false);
+    t = w.target.state;
+    g_assert_cmpint(copier_done_below(w.copier, 0), ==, 0);
+    g_assert_cmpint(copier_copy(w.copier, 2 * UNIT, UNIT, &result), ==, 0);
+    g_assert_cmpint(copier_done_below(w.copier, 0), ==, 0);
+    g_assert_cmpint(copier_copy(w.copier, 0, 2 * UNIT, &result), ==, 0);
+    g_assert_cmpint(copier_done_below(w.copier, 0), ==, 3 * UNIT);
+    t->fail_every = 1;
+    g_assert_cmpint(copier_copy(w.copier, 3 * UNIT, UNIT, &result), <, 0);
+    g_assert_cmpint(copier_done_below(w.copier, UNIT), ==, 3 * UNIT);
+    t->fail_every = 0;
+    copier_leave_out(w.copier, 3 * UNIT, UNIT);
+    g_assert_cmpint(copier_done_below(w.copier, 3 * UNIT), ==, 4 * UNIT);
+    g_assert_cmpint(copier_copy(w.copier, 0, LENGTH, &result), ==, 0);
+    g_assert_cmpint(copier_done_below(w.copier, 0), ==, LENGTH);
+    /* Held: somebody may put it back. */
+    g_assert_true(copier_hold_run(w.copier, &hold, 5 * UNIT, &bytes, &copied,
+                                  COPIER_FOREVER));
+    g_assert_cmpint(copier_done_below(w.copier, 0), ==, 5 * UNIT);
+    copier_release_run(w.copier, &hold);
+    world_teardown(&w);
+}
+
 /* ---- guests and background at once -------------------------------------- */
 
 enum { N_GUESTS = 3, N_COPIERS = 3, GUEST_UNITS = N_UNITS / N_GUESTS };
@@ -361,6 +394,7 @@ int main(int argc, char **argv)
     g_test_add_func("/copier/all-at-once", test_all_at_once);
     g_test_add_func("/copier/skip", test_skip);
     g_test_add_func("/copier/failure", test_failure);
+    g_test_add_func("/copier/done-below", test_done_below);
     g_test_add_func("/copier/point-in-time", test_point_in_time);
     g_test_add_func("/copier/point-in-time-failing",
                     test_point_in_time_failing);

@@ -355,9 +355,9 @@ static void test_txn_waits(void)
     wait_gone("b");
     wait_gone("a");
     expect_log("a:created b:created a:running b:running a:waiting b:waiting "
-               "a:pending b:pending prepare prepare "
-               "commit clean BLOCK_JOB_COMPLETED a:concluded a:null "
-               "commit clean BLOCK_JOB_COMPLETED b:concluded b:null");
+               "b:pending a:pending prepare prepare "
+               "commit clean BLOCK_JOB_COMPLETED b:concluded b:null "
+               "commit clean BLOCK_JOB_COMPLETED a:concluded a:null");
 }
 
 static void test_txn_failure_cancels(void)
@@ -377,8 +377,8 @@ static void test_txn_failure_cancels(void)
     wait_gone("a");
     wait_gone("b");
     expect_log("a:created b:created a:running b:running a:waiting b:aborting "
-               "a:aborting abort clean BLOCK_JOB_CANCELLED a:concluded a:null "
-               "abort clean BLOCK_JOB_COMPLETED b:concluded b:null");
+               "abort clean BLOCK_JOB_COMPLETED b:concluded b:null "
+               "a:aborting abort clean BLOCK_JOB_CANCELLED a:concluded a:null");
 }
 
 static void test_txn_prepare_fails(void)

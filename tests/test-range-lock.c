@@ -44,6 +44,23 @@ static void *late_reader(void *arg)
     return NULL;
 }
 
+static void test_lowest(void)
+{
+    struct range_lock rl;
+    struct range_hold a, b;
+
+    range_lock_init(&rl, "test");
+    g_assert_cmpint(range_lock_lowest(&rl), ==, INT64_MAX);
+    range_lock_acquire(&rl, &a, 50, 10, true);
+    g_assert_cmpint(range_lock_lowest(&rl), ==, 50);
+    range_lock_acquire(&rl, &b, 10, 10, false);
+    g_assert_cmpint(range_lock_lowest(&rl), ==, 10);
+    range_lock_release(&rl, &b);
+    g_assert_cmpint(range_lock_lowest(&rl), ==, 50);
+    range_lock_release(&rl, &a);
+    range_lock_deinit(&rl);
+}
+
 static void test_deadline(void)
 {
     struct range_lock rl;
@@ -204,6 +221,7 @@ int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
     g_test_add_func("/range-lock/basic", test_basic);
+    g_test_add_func("/range-lock/lowest", test_lowest);
     g_test_add_func("/range-lock/deadline", test_deadline);
     g_test_add_func("/range-lock/model", test_model);
     g_test_add_func("/range-lock/threads", test_threads);

@@ -182,7 +182,8 @@ static struct client *client_connect(bool negotiate, bool oob)
     c->in = g_string_new(NULL);
     loop_defer(start_session, GINT_TO_POINTER(fds[1]));
     client_expect(c, "{\"QMP\": {\"version\": {}, "
-                  "\"capabilities\": [\"oob\"]}}");
+                  "\"capabilities\": [\"oob\", "
+                  "\"event-sequence\", \"error-data\"]}}");
     if (negotiate) {
         client_send(c, oob ? "{'execute':'qmp_capabilities','arguments':{}}"
                     : "{'execute':'qmp_capabilities'}");

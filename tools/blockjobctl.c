@@ -15,6 +15,7 @@ enum { EXIT_REFUSED = 1, EXIT_USAGE = 2, EXIT_CONNECTION = 3 };
 
 static bool compact;        /* --json; set once */
 static bool wait_for_job;   /* --wait; set once */
+static bool until_ready;    /* --ready; set once */
 
 static const char help_text[] =
 "Usage: blockjobctl [-s ADDRESS] [OPTION]... COMMAND [KEY=VALUE | JSON]...\n"
@@ -37,6 +38,7 @@ static const char help_text[] =
 "                        (default: $BLOCKJOBD_SOCKET)\n"
 "  -j, --json            print replies on one line\n"
 "  -w, --wait            after a command with a job-id, watch that job\n"
+"  -r, --ready           watch and --wait end when the jobs are ready, too\n"
 "  -h, --help            this text\n"
 "  -V, --version         the version\n"
 "\n"
@@ -120,6 +122,19 @@ static int show_events(struct shell *sh)
     return EXIT_CONNECTION;
 }
 
+static int watch(struct shell *sh, char *const *ids)
+{
+    json_t *arguments = schema_arguments(sh->schema, "query-jobs");
+    const struct watch_options options = {
+        .until_ready = until_ready,
+        .has_detail = arguments && schema_member(sh->schema, arguments,
+                                                 "detail"),
+        .has_history = schema_arguments(sh->schema, "query-job-history"),
+    };
+
+    return watch_jobs(sh->client, &options, ids);
+}
+
 static int execute(struct shell *sh, const char *command, json_t *args)
 {
     AUTO_ERROR(err);
@@ -133,7 +148,7 @@ static int execute(struct shell *sh, const char *command, json_t *args)
         char *const ids[] = { (char *)id, NULL };
 
         json_decref(v);
-        return watch_jobs(sh->client, ids);
+        return watch(sh, ids);
     }
     print_json(v);
     json_decref(v);
@@ -147,7 +162,7 @@ int run_command(struct shell *sh, char *const *words, size_t n)
     int ret;
 
     if (!strcmp(words[0], "watch")) {
-        return watch_jobs(sh->client, words + 1);
+        return watch(sh, words + 1);
     }
     if (!strcmp(words[0], "events") || !strcmp(words[0], "help")) {
         bool events = words[0][0] == 'e';
@@ -218,6 +233,7 @@ int main(int argc, char **argv)
         { "socket", required_argument, NULL, 's' },
         { "json", no_argument, NULL, 'j' },
         { "wait", no_argument, NULL, 'w' },
+        { "ready", no_argument, NULL, 'r' },
         { "help", no_argument, NULL, 'h' },
         { "version", no_argument, NULL, 'V' },
         { NULL, 0, NULL, 0 },
@@ -226,7 +242,7 @@ int main(int argc, char **argv)
     int c;
 
     /* '+': stop at the first word that is no option. */
-    while ((c = getopt_long(argc, argv, "+s:jwhV", options, NULL)) != -1) {
+    while ((c = getopt_long(argc, argv, "+s:jwrhV", options, NULL)) != -1) {
         switch (c) {
         case 's':
             address = optarg;
@@ -236,6 +252,9 @@ int main(int argc, char **argv)
             break;
         case 'w':
             wait_for_job = true;
+            break;
+        case 'r':
+            until_ready = true;
             break;
         case 'h':
             fputs(help_text, stdout);

@@ -193,13 +193,15 @@ json_t *client_execute(struct client *c, const char *command,
     json_t *msg = json_pack("{s:s, s:O*, s:I}", "execute", command,
                             "arguments", arguments, "id", id);
     char *text = json_dumps(msg, JSON_COMPACT);
+    g_autofree char *line = g_strconcat(text, "\n", NULL);
     json_t *v;
 
     json_decref(msg);
-    if (!send_all(c, text, strlen(text)) || !send_all(c, "\n", 1)) {
+    free(text);
+    /* At once: a server that quits does not wait for the rest of a line. */
+    if (!send_all(c, line, strlen(line))) {
         c->dead = true;
     }
-    free(text);
     while ((v = receive(c, INT64_MAX))) {
         if (json_object_get(v, "event")) {
             g_queue_push_tail(&c->events, v);

@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""make demo: a full and an incremental backup of a disk in use, proven.
+"""make demo: a disk in use is backed up, snapshot, committed and moved.
 
 A real ext4 file system with real files lies in a qcow2 image.  blockjobd
 opens it; a client writes to it over NBD all the while.  The client keeps a
 plain copy of the disk and freezes it at the two moments at which the backups
-start.  In the end each restored backup must equal its frozen copy, bit for
-bit, and hold a clean file system.
+start.  Then the disk gets a snapshot that is committed back, and is moved to
+another image.  In the end each restored backup must equal its frozen copy, bit
+for bit, and hold a clean file system, and the moved disk all that was written.
 """
 
 import argparse
@@ -68,6 +69,19 @@ class Demo:
             raise SystemExit(f'job {job} failed')
         self.qmp('job-dismiss', id=job)
 
+    def watch_until_ready(self, job):
+        """Its progress in lines, then complete it and follow it."""
+        while True:
+            info = next(j for j in self.qmp('query-block-jobs')
+                        if j['device'] == job)
+            print(f'    {info["status"]}: {info["offset"] >> 20} of '
+                  f'{info["len"] >> 20} MiB', flush=True)
+            if info['ready'] or info['status'] == 'concluded':
+                break
+            time.sleep(0.5)
+        self.qmp('job-complete', id=job)
+        self.watch(job)
+
     # -- the parts ---------------------------------------------------------
 
     def make_disk(self):
@@ -120,8 +134,9 @@ class Demo:
             time.sleep(0.01)
         raise SystemExit('the server did not start')
 
-    def add_target(self, name, backing):
-        """An empty qcow2, made and opened by the server."""
+    def add_target(self, name, backing, empty=False):
+        """An empty qcow2, made and opened by the server; `empty`: opened
+        without its backing file, which blockdev-snapshot attaches."""
         file = f'{name}-file'
         open(self.path(f'{name}.qcow2'), 'wb').close()
         self.qmp('blockdev-add', driver='file', node_name=file,
@@ -141,7 +156,7 @@ class Demo:
             raise SystemExit(job['error'])
         self.qmp('job-dismiss', id=f'create-{name}')
         self.qmp('blockdev-add', driver='qcow2', node_name=name, file=file,
-                 backing=backing)
+                 backing=None if empty else backing)
 
     def stop_server(self):
         self.qmp('quit')
@@ -262,6 +277,24 @@ def demonstrate(demo):
         shutil.copyfile(model, demo.path('frozen-increment.raw'))
     demo.watch('increment-backup')
 
+    demo.step('Snapshot: from now on the client writes to an overlay')
+    demo.add_target('overlay', 'disk', empty=True)
+    demo.qmp('blockdev-snapshot', node='disk', overlay='overlay')
+    time.sleep(2)
+
+    demo.step('Commit the overlay back into the disk; the client writes on')
+    demo.qmp('block-commit', job_id='commit', device='overlay',
+             auto_dismiss=False)
+    demo.watch_until_ready('commit')
+    demo.qmp('blockdev-del', node_name='overlay')
+
+    demo.step('Move the disk to another image: mirror it, then switch over')
+    demo.add_target('moved', None)
+    demo.qmp('blockdev-mirror', job_id='move', device='disk', target='moved',
+             sync='full', speed=192 << 20, auto_dismiss=False)
+    demo.watch_until_ready('move')
+    time.sleep(1)
+
     demo.step('Stop the client, quit the server')
     guest.stop()
     print(f'    {guest.writes} writes in all')
@@ -270,10 +303,11 @@ def demonstrate(demo):
     demo.step('Restore both and compare with the copies frozen at their start')
     demo.prove('full', demo.path('frozen-full.raw'))
     demo.prove('increment', demo.path('frozen-increment.raw'))
-    demo.run('qemu-img', 'check', demo.path('disk.qcow2'))
+    demo.run('qemu-img', 'check', demo.path('moved.qcow2'))
     demo.run('qemu-img', 'compare', '-f', 'raw', '-F', 'qcow2', model,
-             demo.path('disk.qcow2'))
-    print('    disk.qcow2 itself equals all that the client wrote')
+             demo.path('moved.qcow2'))
+    print('    moved.qcow2, where the disk is now, equals all that the client '
+          'wrote')
 
 
 def main():

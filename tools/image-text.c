@@ -109,6 +109,15 @@ static void print_backing(FILE *out, const ImageInfo *info)
     }
 }
 
+static void print_invalidated(FILE *out, const ImageInvalidated *why)
+{
+    g_autoptr(GDateTime) t = g_date_time_new_from_unix_utc(why->seconds);
+    g_autofree char *when = t ? g_date_time_format(t, "%Y-%m-%d %H:%M:%S UTC")
+                              : g_strdup("an unknown time");
+
+    fprintf(out, "invalidated: by commit job '%s' at %s\n", why->job_id, when);
+}
+
 static void print_one(FILE *out, const ImageInfo *info)
 {
     g_autofree char *size = size_text(info->virtual_size);
@@ -126,6 +135,9 @@ static void print_one(FILE *out, const ImageInfo *info)
         fprintf(out, "cleanly shut down: no\n");
     }
     print_backing(out, info);
+    if (info->invalidated) {
+        print_invalidated(out, info->invalidated);
+    }
     if (info->snapshots) {
         print_snapshots(out, info->snapshots);
     }

@@ -71,10 +71,20 @@ static void print_json(json_t *v)
 
 /* ---- info --------------------------------------------------------------- */
 
+static void add_invalidated(struct node *n, ImageInfo *info)
+{
+    while (n && info) {
+        info->invalidated = node_invalidated_info(n);
+        n = node_backing(n);
+        info = info->backing_image;
+    }
+}
+
 static int image_info(struct node *n, const struct image_options *o)
 {
     g_autoptr(ImageInfo) info = node_image_info(n, o->chain);
 
+    add_invalidated(n, info);
     /* As it was asked for: the node has no chain, and would say so. */
     g_free(info->filename);
     info->filename = g_strdup(o->filename);

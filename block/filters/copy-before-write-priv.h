@@ -12,6 +12,9 @@ struct cbw_state {
     struct child *target;       /* borrowed: a child of the node */
     struct bits *access;        /* owned: clusters that can be read; content
                                    atomic.  NULL: a job's, no snapshot */
+    struct bits *done;          /* owned: clusters that guests have written;
+                                   content atomic.  For queries alone */
+    bool discard_source;
     bool break_snapshot;
     int64_t timeout_ns;         /* 0: none */
 

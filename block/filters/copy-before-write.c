@@ -59,6 +59,20 @@ static int64_t copy_deadline(const struct cbw_state *s, unsigned flags)
     return s->timeout_ns ? clock_ns() + s->timeout_ns : COPIER_FOREVER;
 }
 
+/* What query shows: [offset, offset + bytes) is kept. */
+static void note_done(struct cbw_state *s, int64_t offset, int64_t bytes)
+{
+    int64_t unit = copier_cluster_bytes(s->copier);
+    int64_t first = MIN(offset / unit, bits_size(s->done));
+    int64_t last = MIN((offset + bytes + unit - 1) / unit,
+                       bits_size(s->done));
+
+    /* Mostly it is known already, and reading is cheap. */
+    if (bits_next_clear(s->done, first, last) < last) {
+        bits_set(s->done, first, last - first);
+    }
+}
+
 /* 0: the write may go on. */
 static int before_write(struct node *n, int64_t offset, int64_t bytes,
                         unsigned flags)
@@ -79,7 +93,10 @@ static int before_write(struct node *n, int64_t offset, int64_t bytes,
     if (ret < 0 && s->break_snapshot && ret != -EAGAIN) {
         __atomic_compare_exchange_n(&s->snapshot_error, &expected, ret, false,
                                     __ATOMIC_RELEASE, __ATOMIC_RELAXED);
-        ret = 0;                                        /* I2 */
+        return 0;                                       /* I2 */
+    }
+    if (ret == 0) {
+        note_done(s, offset, bytes);
     }
     return ret;
 }
@@ -134,6 +151,9 @@ static void cbw_child_perm(struct node *n, const struct child *c,
     *child_shared = shared;
     if (perm & PERM_WRITE) {
         *child_perm |= PERM_CONSISTENT_READ;    /* to copy before */
+    }
+    if (((struct cbw_state *)n->state)->discard_source) {
+        *child_perm |= PERM_WRITE;
     }
     if (n->parents) {
         /* A write that does not pass here would not be noticed.  Before the
@@ -208,6 +228,12 @@ static bool find_bitmap(const struct node *n, const BlockDirtyBitmap *ref,
     return true;
 }
 
+static void drop_bits(struct cbw_state *s)
+{
+    bits_free(g_steal_pointer(&s->access));
+    bits_free(g_steal_pointer(&s->done));
+}
+
 /* The copier and what it is to copy; nothing here waits. */
 static bool set_up(struct node *n, const BlockdevOptionsCbw *o,
                    struct error **errp)
@@ -239,9 +265,11 @@ static bool set_up(struct node *n, const BlockdevOptionsCbw *o,
         bits_set(todo, 0, bits_size(todo));
     }
     s->access = todo ? bits_clone(todo) : NULL;         /* I3 */
-    if (!s->access) {
+    s->done = todo ? bits_new(bits_size(todo)) : NULL;
+    if (!s->access || !s->done) {
         error_set(errp, "No memory for the copy bitmap of '%s'",
                   node_name(n->file->node));
+        drop_bits(s);
         copier_free(&s->copier);
         return false;
     }
@@ -281,7 +309,36 @@ static void cbw_close(struct node *n)
     }
     control_unlock();
     copier_free(&s->copier);
-    bits_free(g_steal_pointer(&s->access));
+    drop_bits(s);
+}
+
+/* ---- queries ------------------------------------------------------------ */
+
+static void add_bits_info(const struct cbw_state *s, int64_t n_clusters,
+                          BlockDirtyInfoList *list)
+{
+    BlockDirtyInfo *info = BlockDirtyInfo_new0();
+
+    info->granularity = copier_cluster_bytes(s->copier);
+    info->count = n_clusters * copier_cluster_bytes(s->copier);
+    qapi_list_append(list, info);
+}
+
+/* The order is that of QEMU: what can be read, what guests have written, what
+ * is still to be copied. */
+static void cbw_add_bitmaps_info(struct node *n, BlockDirtyInfoList *list)
+{
+    const struct cbw_state *s = n->state;
+    struct bits *todo;
+
+    if (!s->copier) {
+        return;
+    }
+    todo = copier_todo(s->copier);
+    add_bits_info(s, s->access ? bits_count(s->access, 0, bits_size(todo))
+                               : bits_size(todo), list);
+    add_bits_info(s, bits_count(s->done, 0, bits_size(todo)), list);
+    add_bits_info(s, bits_count(todo, 0, bits_size(todo)), list);
 }
 
 static BlockdevRef **cbw_file_option(BlockdevOptions *options)
@@ -305,6 +362,7 @@ const struct driver driver_copy_before_write = {
     .pwrite_zeroes = cbw_pwrite_zeroes,
     .pdiscard = cbw_pdiscard,
     .truncate = cbw_truncate,
+    .add_bitmaps_info = cbw_add_bitmaps_info,
 };
 
 /* ---- by code ------------------------------------------------------------ */
@@ -337,6 +395,7 @@ static struct node *make_filter(struct node *source, struct node *target,
     s = n->state;
     s->break_snapshot = options->break_snapshot;
     s->timeout_ns = options->timeout_ns;
+    s->discard_source = options->discard_source;
     /* First the target: parents inside it stay with the source. */
     s->target = node_attach_child(n, target, "target", ROLE_DATA, errp);
     if (!s->target || !node_insert_filter(n, source, errp)) {
@@ -356,6 +415,9 @@ struct node *cbw_insert(struct node *source, struct node *target,
         .cluster_bytes = options->cluster_bytes,
         .skip_unallocated = options->skip_unallocated,
         .skip_base = options->skip_base,
+        .write_flags = options->compress ? BLK_COMPRESSED : 0,
+        .discard_source = options->discard_source,
+        .use_copy_range = options->use_copy_range,
     };
     struct node *n;
     struct cbw_state *s;
@@ -370,7 +432,8 @@ struct node *cbw_insert(struct node *source, struct node *target,
     copier_options.source = n->file;
     copier_options.target = s->target;
     s->copier = copier_new(&copier_options);
-    if (!s->copier) {
+    s->done = s->copier ? bits_new(bits_size(copier_todo(s->copier))) : NULL;
+    if (!s->done) {
         error_set(errp, "No memory for the copy bitmap of '%s'",
                   node_name(source));
         cbw_remove(n);
@@ -392,6 +455,7 @@ void cbw_remove(struct node *n)
     }
     s->target = NULL;
     copier_free(&s->copier);
+    drop_bits(s);
 }
 
 struct copier *cbw_copier(struct node *n)

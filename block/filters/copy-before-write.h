@@ -34,8 +34,11 @@ struct cbw_options {
     /* Guest writes go on when the copy fails; the target is broken then. */
     bool break_snapshot;
     int64_t timeout_ns;         /* of a copy that a guest waits for; 0: none */
-    bool skip_unallocated;      /* see struct copier_options */
+    /* See struct copier_options. */
+    bool skip_unallocated;
     struct node *skip_base;     /* borrowed */
+    bool compress, use_copy_range;
+    bool discard_source;        /* SOURCE must be writable */
 };
 
 /*

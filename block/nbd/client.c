@@ -13,6 +13,7 @@
 #include "block/objects/tls-creds.h"
 
 #define SECOND_NS (INT64_C(1000) * 1000 * 1000)
+#define LOOK_NS (SECOND_NS / 5)         /* was the thread asked to stop? */
 
 enum {
     MAX_LINKS = 4,
@@ -269,8 +270,11 @@ static struct slot *take_slot(struct nbd_client *c, struct patience *p)
             until_ns = MIN(c->wait_until_ns, p->until_ns);
         }
         if (p->n_cancels != c->n_cancels || cancel_waits_asked() ||
-            clock_ns() >= until_ns) {
+            cancel_asked() || clock_ns() >= until_ns) {
             return NULL;
+        }
+        if (cancel_possible()) {
+            until_ns = MIN(until_ns, clock_ns() + LOOK_NS);
         }
         cond_wait_until(&c->cond, &c->lock, until_ns);
     }

@@ -58,8 +58,9 @@ void nbd_link_free(struct nbd_link **l);
 
 /*
  * Any thread, no lock held.  0; -errno as the server says; -ENOTCONN: the
- * connection is lost and nobody knows what came of it.  MAX_NS > 0: without
- * an answer in that time the connection is given up.
+ * connection is lost and nobody knows what came of it; -ECANCELED: a read or
+ * a status whose thread was asked to stop (block/cancel.h).  MAX_NS > 0:
+ * without an answer in that time the connection is given up.
  */
 int nbd_link_call(struct nbd_link *l, struct nbd_call *c, int64_t max_ns);
 /* Any thread: nothing will come of any call any more. */

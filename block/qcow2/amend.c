@@ -120,6 +120,22 @@ int qcow2_change_backing_file(struct node *n, const char *file,
     return ret;
 }
 
+/* ---- one extension ----------------------------------------------------- */
+
+int qcow2_change_ext(struct qcow2 *s, uint32_t type, const void *data,
+                     uint32_t bytes)
+{
+    struct saved old;
+
+    LOCK_GUARD(&s->lock);
+    if (s->corrupt || !s->writable) {
+        return s->corrupt ? -EIO : -EACCES;
+    }
+    save(s, &old);
+    qcow2_ext_set(s->exts, type, data, bytes);
+    return write_or_restore(s, &old);
+}
+
 /* ---- amend ------------------------------------------------------------- */
 
 static bool check_amend(const struct qcow2 *s,

@@ -72,8 +72,23 @@ bool qcow2_snapshot_delete(struct node *n, const char *id, const char *name,
 /* amend.c: struct driver's functions. */
 int qcow2_change_backing_file(struct node *n, const char *file,
                               const char *format, struct error **errp);
+/* amend.c: the header extension TYPE, durably; BYTES 0: none.  Between
+ * qcow2_change_begin() and _end(), no lock.  0 or -errno. */
+int qcow2_change_ext(struct qcow2 *s, uint32_t type, const void *data,
+                     uint32_t bytes);
 bool qcow2_amend(struct node *n, const BlockdevAmendOptions *options,
                  bool force, struct error **errp);
+
+/*
+ * invalidated.c.  At open, before anything is written: take the mark to
+ * n->invalidated; refuse a marked image that is opened to be used on its own,
+ * unless the options allow it.  0 or -errno with errp.
+ */
+int qcow2_check_invalidated(struct qcow2 *s, const BlockdevOptions *options,
+                            struct error **errp);
+/* struct driver's function. */
+int qcow2_mark_invalidated(struct node *n, const struct invalidated *why,
+                           struct error **errp);
 
 /* check.c: compute all refcounts from the tables and mend the stored ones.
  * Image not in use, no lock held. */

@@ -189,6 +189,25 @@ int qcow2_unmap(struct qcow2 *s, int64_t offset, int64_t bytes)
     return change_held(s, &c, offset, bytes);
 }
 
+int qcow2_deallocate(struct node *n, int64_t offset, int64_t bytes)
+{
+    struct qcow2 *s = n->state;
+    int64_t end = request_end(s, offset + bytes);
+    struct change c = {
+        .op = QCOW2_L2_UNMAP,
+        .free_flags = s->opt.discard_request || s->opt.discard_other
+                      ? QCOW2_FREE_DISCARD : 0,
+    };
+
+    if (s->data_raw) {
+        return -ENOTSUP;        /* the data file shows all there is */
+    }
+    if ((offset | end) & (s->cluster_bytes - 1)) {
+        return -EINVAL;
+    }
+    return change_held(s, &c, offset, end - offset);
+}
+
 /* 0 if [offset, +bytes) of one subcluster reads as zeroes, else -ENOTSUP. */
 static int check_part(struct qcow2 *s, int64_t offset, int64_t bytes)
 {

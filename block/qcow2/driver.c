@@ -52,7 +52,7 @@ static const char *const reopen_options[] = {
     "lazy-refcounts", "pass-discard-request", "pass-discard-snapshot",
     "pass-discard-other", "discard-no-unref", "overlap-check", "cache-size",
     "l2-cache-size", "l2-cache-entry-size", "refcount-cache-size",
-    "cache-clean-interval", NULL
+    "cache-clean-interval", "allow-invalidated", NULL
 };
 
 const struct driver driver_qcow2 = {
@@ -73,6 +73,7 @@ const struct driver driver_qcow2 = {
     .pwrite = qcow2_pwrite,
     .pwrite_zeroes = qcow2_pwrite_zeroes,
     .pdiscard = qcow2_pdiscard,
+    .deallocate = qcow2_deallocate,
     .flush_to_os = qcow2_flush_to_os,
     .block_status = qcow2_block_status,
     .truncate = qcow2_truncate,
@@ -85,6 +86,7 @@ const struct driver driver_qcow2 = {
     .snapshot_list = qcow2_snapshot_list,
     .snapshot_delete = qcow2_snapshot_delete,
     .change_backing_file = qcow2_change_backing_file,
+    .mark_invalidated = qcow2_mark_invalidated,
     .amend = qcow2_amend,
     .reopen_options = reopen_options,
     .reopen_prepare = qcow2_reopen_prepare,

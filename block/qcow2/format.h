@@ -46,6 +46,8 @@ enum {
 #define QCOW2_EXT_BITMAPS           0x23852875U
 #define QCOW2_EXT_CRYPTO            0x0537be77U
 #define QCOW2_EXT_DATA_FILE         0x44415441U
+/* Ours, made up at random; others skip and keep what they do not know. */
+#define QCOW2_EXT_INVALIDATED       0x9ce461d7U
 
 /* L1 and L2 entries. */
 #define QCOW2_COPIED                (UINT64_C(1) << 63)

@@ -331,6 +331,9 @@ static int open_image(struct qcow2 *s, const BlockdevOptions *options,
         ret = -EINVAL;
     }
     if (ret == 0) {
+        ret = qcow2_check_invalidated(s, options, errp);
+    }
+    if (ret == 0) {
         ret = read_tables(s, errp);
     }
     if (ret == 0) {

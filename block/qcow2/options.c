@@ -203,5 +203,6 @@ bool qcow2_options_read(const struct qcow2 *s, const BlockdevOptions *options,
         return false;
     }
     opt->overlap = read_overlap(o->overlap_check);
+    opt->allow_invalidated = o->has_allow_invalidated && o->allow_invalidated;
     return true;
 }

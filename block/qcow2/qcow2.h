@@ -122,7 +122,7 @@ enum {
 struct qcow2_options {
     bool lazy_refcounts;
     bool discard_request, discard_snapshot, discard_other;
-    bool discard_no_unref;
+    bool discard_no_unref, allow_invalidated;
     unsigned overlap;           /* enum qcow2_overlap bits that are checked */
     int64_t l2_cache_bytes, refcount_cache_bytes;
     uint32_t l2_entry_bytes;    /* slice */
@@ -483,6 +483,7 @@ int qcow2_pwrite_compressed(struct qcow2 *s, int64_t offset, int64_t bytes,
 int qcow2_pwrite_zeroes(struct node *n, int64_t offset, int64_t bytes,
                         unsigned flags);
 int qcow2_pdiscard(struct node *n, int64_t offset, int64_t bytes);
+int qcow2_deallocate(struct node *n, int64_t offset, int64_t bytes);
 /* Unmap all clusters of [offset, +bytes), multiples of clusters; drained. */
 int qcow2_unmap(struct qcow2 *s, int64_t offset, int64_t bytes);
 int qcow2_flush_to_os(struct node *n);

@@ -7,6 +7,8 @@
  *                 readonly.  An abort marks them as in use again.
  * To read-write   When the file can be written: what an unclean end left is
  *                 mended and the bitmaps are marked as in use, as at open.
+ *                 Not where the node's content is kept (node.content_kept):
+ *                 the bitmaps stay as they are, true and read-only.
  * Options         take effect at commit.  Caches of another size are made
  *                 empty, after what was dirty in the old ones was written.
  */
@@ -106,6 +108,9 @@ static bool store_bitmaps(struct qcow2 *s, struct qcow2_reopen *qr,
 {
     bool corrupt;
 
+    if (s->node->content_kept) {
+        return true;            /* they were not in use */
+    }
     lock_acquire(&s->lock);
     corrupt = s->corrupt;
     lock_release(&s->lock);
@@ -207,7 +212,8 @@ bool qcow2_reopen_activate(struct node_reopen *r, struct error **errp)
     }
     s->writable = true;
     if (qcow2_make_clean(s, errp) < 0 || qcow2_clear_autoclear(s, errp) < 0 ||
-        !qcow2_bitmaps_set_in_use(s, true, errp) || !write_metadata(s, errp)) {
+        (!r->node->content_kept && !qcow2_bitmaps_set_in_use(s, true, errp)) ||
+        !write_metadata(s, errp)) {
         s->writable = false;
         return false;
     }
@@ -238,12 +244,13 @@ void qcow2_reopen_commit(struct node_reopen *r)
         take_caches(s, qr);
     }
     lock_release(&s->lock);
+    s->node->invalidated_allowed = s->opt.allow_invalidated;
     if (qcow2_note_inactive(s) < 0) {
         error_report_text("Node '%s': the tables of its snapshots could not "
                           "be read to be guarded", s->node->name);
     }
     s->writable = !r->read_only;
-    if (was_writable != s->writable) {
+    if (was_writable != s->writable && !r->node->content_kept) {
         qcow2_bitmaps_set_readonly(s, r->read_only);
     }
     state_free(qr);
@@ -256,7 +263,8 @@ void qcow2_reopen_abort(struct node_reopen *r)
     AUTO_ERROR(err);
 
     if (qr->activated) {
-        if (!qcow2_bitmaps_set_in_use(s, false, &err)) {
+        if (!r->node->content_kept &&
+            !qcow2_bitmaps_set_in_use(s, false, &err)) {
             error_report(err);
         }
         s->writable = false;

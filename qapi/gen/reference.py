@@ -15,6 +15,9 @@ A message is a JSON object.  `{"execute": "NAME", "arguments": {...}}` runs a
 command and is answered by `{"return": ...}` or by `{"error": {"class": ...,
 "desc": ...}}`; with an `id` of any kind in the request, the answer has the
 same.  Events come as `{"timestamp": ..., "event": "NAME", "data": {...}}`.
+With the capability `event-sequence` an event has a `sequence` as well, with
+`error-data` an error has `data`: see
+[QMPCapability](#qmpcapability-enum).
 Unless it says otherwise an error has the class GenericError.
 '''
 
