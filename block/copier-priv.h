@@ -53,6 +53,10 @@ static inline int64_t copier_cluster_behind(const struct copier *c,
            : (end + c->o.cluster_bytes - 1) / c->o.cluster_bytes;
 }
 
+/* Copy all of [*AT, end), held and cleared; *AT moves on to what failed. */
+int copier_move_run(struct copier *c, int64_t *at, int64_t end,
+                    struct copier_result *result);
+void copier_free_buffers(struct copier *c);
 /* Copy what is dirty in [offset, end), which the caller holds exclusively. */
 int copier_copy_held(struct copier *c, int64_t offset, int64_t end,
                      struct copier_result *result);

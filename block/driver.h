@@ -43,6 +43,8 @@ struct child {
     struct child *next_parent;  /* in node->parents */
     struct child *prev_sibling, *prev_parent;
     bool frozen;                /* a job counts on it: node_freeze_chain() */
+    bool sole_writer;           /* no other link of the node may write it,
+                                   though what is below may be written */
 };
 
 /* Options that a node has from its parent or by default, not by its own. */

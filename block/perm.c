@@ -8,7 +8,8 @@
  *             runs down the graph, where a driver (file locks) may refuse.
  * Invariants  I1  node.perm is the union, node.shared the intersection, over
  *                 the parents' links; without parents nothing and all.
- *             I2  For two links A != B on a node: A.perm is within B.shared.
+ *             I2  For two links A != B on a node: A.perm is within B.shared,
+ *                 and without PERM_WRITE if B is its sole writer.
  *             I3  driver_perm/driver_shared are what the driver agreed to;
  *                 after a finished change they equal perm/shared.
  * Cost        A change stops where nothing changes: an overlay on a chain of
@@ -193,10 +194,16 @@ static char *perm_list(unsigned perms)
     return g_string_free(text, FALSE);
 }
 
+/* What C lets others do with the node. */
+static unsigned tolerated(const struct child *c)
+{
+    return c->sole_writer ? c->shared & ~(unsigned)PERM_WRITE : c->shared;
+}
+
 static void report_conflict(const struct node *n, const struct child *user,
                             const struct child *other, struct error **errp)
 {
-    g_autofree char *perms = perm_list(user->perm & ~other->shared);
+    g_autofree char *perms = perm_list(user->perm & ~tolerated(other));
     g_autofree char *required_by = perm_describe_parent(user);
     g_autofree char *unshared_by = perm_describe_parent(other);
 
@@ -223,7 +230,7 @@ static unsigned conflict_bits(const struct node *n)
     unsigned by_itself = 0;
 
     for (const struct child *c = n->parents; c; c = c->next_parent) {
-        unsigned unshared = PERM_ALL & ~c->shared;
+        unsigned unshared = PERM_ALL & ~tolerated(c);
 
         often |= once & c->perm;
         once |= c->perm;
@@ -243,11 +250,11 @@ static bool check_conflicts(const struct node *n, struct error **errp)
         return true;
     }
     for (const struct child *a = n->parents; a; a = a->next_parent) {
-        if (!(bits & ~a->shared)) {
+        if (!(bits & ~tolerated(a))) {
             continue;
         }
         for (const struct child *b = n->parents; b; b = b->next_parent) {
-            if (a != b && (b->perm & ~a->shared)) {
+            if (a != b && (b->perm & ~tolerated(a))) {
                 report_conflict(n, b, a, errp);
                 return false;
             }

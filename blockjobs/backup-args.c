@@ -120,7 +120,7 @@ static bool check_nodes(const struct backup *b, struct error **errp)
         error_set(errp, "Source and target image have different sizes");
         return false;
     }
-    return true;
+    return node_check_invalidated(b->source, errp);
 }
 
 static bool find_cluster_size(struct backup *b, struct error **errp)

@@ -93,7 +93,9 @@ static int backup_run(struct job *job, struct error **errp)
 /* The target may be a server that is gone. */
 static void backup_cancel(struct job *job, bool force)
 {
-    node_cancel_in_flight(backup_of(job)->target);
+    if (backup_of(job)->target) {   /* not dropped yet, at the end */
+        node_cancel_in_flight(backup_of(job)->target);
+    }
 }
 
 static void backup_set_speed(struct job *job, int64_t speed)

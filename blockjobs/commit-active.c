@@ -13,6 +13,10 @@
 struct active {
     struct commit_base base;
     bool source_read_only;
+    bool source_marked;
+    GPtrArray *unmarked;        /* owned, or NULL: commit-mark.h */
+    uint64_t unwritten;         /* the base's write_generation when nothing
+                                   was written */
 };
 
 /* Drained, and with what resizing needs. */
@@ -59,6 +63,24 @@ static void shrink_base(struct active *a, struct node *source)
     }
 }
 
+static bool was_written(const struct active *a)
+{
+    return atomic_load(&a->base.node->write_generation) != a->unwritten;
+}
+
+/* Drained.  The job is off the layers. */
+static void active_finish(void *opaque, bool succeeded)
+{
+    struct active *a = opaque;
+
+    commit_mark_hold(a->unmarked);
+    commit_mark_done(g_steal_pointer(&a->unmarked),
+                     succeeded || was_written(a));
+    if (succeeded && !a->source_marked) {
+        commit_unmark_base(a->base.node);
+    }
+}
+
 /* The base is the active layer now, or what it was before. */
 static void active_released(void *opaque, bool succeeded)
 {
@@ -81,7 +103,7 @@ bool commit_active_start(const struct commit_options *o, struct error **errp)
         .backing = MIRROR_BACKING_AS_IS, .unmap = true,
         .on_source_error = o->on_error, .on_target_error = o->on_error,
         .filter_node_name = o->filter_node_name,
-        .released = active_released, .opaque = a,
+        .finish = active_finish, .released = active_released, .opaque = a,
     };
     bool ok;
 
@@ -93,11 +115,16 @@ bool commit_active_start(const struct commit_options *o, struct error **errp)
     a->source_read_only = o->active->read_only;
     ok = grow_base(a, o->active, errp) && commit_check(o, errp);
     if (ok) {
-        GPtrArray *marks = commit_mark_active(o->active, o->base, o->job.id);
+        a->source_marked = node_skip_filters(o->active)->invalidated;
+        a->unwritten = atomic_load(&o->base->write_generation);
+        a->unmarked = commit_mark_active(o->active, o->base, o->job.id);
         ok = mirror_start(&options, errp);
-        commit_mark_done(marks, ok);
     }
     if (!ok) {
+        if (a->unmarked) {
+            commit_mark_hold(a->unmarked);
+        }
+        commit_mark_done(g_steal_pointer(&a->unmarked), false);
         shrink_base(a, o->active);
         active_released(a, false);
     }

@@ -58,12 +58,13 @@ static void make_read_only(struct depth_layer *l)
     n->content_kept = false;
 }
 
-bool depth_try_layer(struct depth_layer *l, struct error **errp)
+bool depth_try_layer(struct node *n, struct error **errp)
 {
-    bool ok = make_writable(l, errp);
+    struct depth_layer l = { .node = n, .was_read_only = n->read_only };
+    bool ok = make_writable(&l, errp);
 
     if (ok) {
-        make_read_only(l);
+        make_read_only(&l);
     }
     return ok;
 }

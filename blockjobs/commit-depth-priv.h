@@ -30,11 +30,11 @@ struct depth_job {
     struct node *filter;        /* ref; NULL: not inserted */
     struct commit_base base;
     struct root *base_root;     /* borrowed: the job's */
+    bool top_marked;            /* as invalidated, when it began */
     bool frozen;
     char *backing_file;         /* owned, or NULL */
     bool mask_protocol;
     BlockdevOnError on_error;
-    struct error *grow_error;   /* owned: the base could not grow */
     struct commit_end *end;     /* owned; while a layer leaves */
 
     /* Lowest first.  Layers below CURRENT have left. */
@@ -78,8 +78,8 @@ int depth_leave(struct depth_job *dj, struct depth_layer *l,
                 struct error **errp);
 /* Control lock; yields: as it was found.  Drops its reference. */
 void depth_close_layer(struct depth_layer *l);
-/* Control lock; yields: can it be written at all?  It is as it was after. */
-bool depth_try_layer(struct depth_layer *l, struct error **errp);
+/* Control lock; yields: can N be written at all?  It is as it was after. */
+bool depth_try_layer(struct node *n, struct error **errp);
 
 /* N and NEXT are layers: is N the backing file of NEXT alone? */
 bool depth_check_overlays(const struct node *n, const struct node *next,

@@ -31,6 +31,7 @@
 #include "base/control.h"
 #include "block/driver.h"
 #include "block/filters/commit-top.h"
+#include "blockjobs/commit-mark.h"
 
 static struct depth_job *depth_of(struct job *job)
 {
@@ -56,30 +57,88 @@ static int drain_layers(struct depth_job *dj, struct error **errp)
     return ret;
 }
 
+static struct drain *drain_ends(struct depth_job *dj)
+{
+    struct node *nodes[] = { dj->filter, dj->top, dj->base.node };
+
+    return drain_begin(nodes, G_N_ELEMENTS(nodes));
+}
+
+/* What the base must be able to hold: all that the next layer shows of each,
+ * which may be more than the highest one shows. */
+static int64_t base_length(const struct depth_job *dj)
+{
+    int64_t length = node_length(dj->top);
+
+    for (int i = 0; i + 1 < dj->n_layers; i++) {
+        length = MAX(length, MIN(node_length(dj->layers[i].node),
+                                 node_length(dj->layers[i + 1].node)));
+    }
+    return length;
+}
+
+/* How far each layer has something to give: zeroes, too, where it is shorter
+ * than the base and what stands on it. */
+static void measure_layers(struct depth_job *dj)
+{
+    int64_t base = node_length(dj->base.node);
+
+    for (int i = 0; i < dj->n_layers; i++) {
+        struct depth_layer *l = &dj->layers[i];
+        int64_t above = i + 1 < dj->n_layers
+                        ? node_length(l[1].node)
+                        : commit_longest_overlay(dj->filter);
+        l->length = MAX(node_length(l->node), MIN(base, above));
+    }
+}
+
+static int grow_base(struct depth_job *dj, struct error **errp)
+{
+    struct drain *drain;
+    AUTO_ERROR(err);
+    bool ok;
+
+    job_graph_begin(&dj->job);
+    drain = drain_ends(dj);
+    ok = commit_base_grow(&dj->base, base_length(dj), &err);
+    measure_layers(dj);
+    drain_end(&drain);
+    job_graph_end(&dj->job);
+    if (!ok) {
+        int ret = error_get_errno(err) ? -error_get_errno(err) : -EIO;
+        error_prepend(&err, "Could not resize base node '%s': ",
+                      node_name(dj->base.node));
+        error_propagate(errp, g_steal_pointer(&err));
+        return ret;
+    }
+    return 0;
+}
+
 static int depth_run(struct job *job, struct error **errp)
 {
     struct depth_job *dj = depth_of(job);
-    int ret;
+    int ret = grow_base(dj, errp);
 
-    if (dj->grow_error) {
-        error_propagate(errp, error_copy(dj->grow_error));
-        return error_get_errno(dj->grow_error)
-               ? -error_get_errno(dj->grow_error) : -EIO;
+    if (ret == 0) {
+        ret = depth_scan(dj);
     }
-    ret = depth_scan(dj);
     if (ret == 0 && !depth_open_layer(dj, &dj->layers[0], errp)) {
         ret = -EIO;
     }
     return ret < 0 ? ret : drain_layers(dj, errp);
 }
 
-/* Any of them may be a server that is gone. */
+/* Any of them may be a server that is gone; or dropped already, at the end. */
 static void depth_cancel(struct job *job, bool force)
 {
     struct depth_job *dj = depth_of(job);
 
-    node_cancel_in_flight(dj->base.node);
-    node_cancel_in_flight(dj->top);
+    if (dj->base.node) {
+        node_cancel_in_flight(dj->base.node);
+    }
+    if (dj->top) {
+        node_cancel_in_flight(dj->top);
+    }
 }
 
 static void depth_set_speed(struct job *job, int64_t speed)
@@ -96,18 +155,9 @@ static void depth_free(struct job *job)
     }
     g_free(dj->layers);
     g_free(dj->backing_file);
-    error_free(dj->grow_error);
 }
 
 /* ---- the end ------------------------------------------------------------ */
-
-static struct drain *drain_ends(struct depth_job *dj)
-{
-    struct node *nodes[] = { dj->filter ? dj->filter : dj->top, dj->top,
-                             dj->base.node };
-
-    return drain_begin(nodes, G_N_ELEMENTS(nodes));
-}
 
 /* I4, for the last one.  Last chance to fail. */
 static int depth_prepare(struct job *job, struct error **errp)
@@ -122,6 +172,9 @@ static int depth_prepare(struct job *job, struct error **errp)
     if (ok) {
         job_drop_roots(job);    /* ours would be in the way */
         ok = commit_end_replace(dj->end, errp);
+    }
+    if (ok && !dj->top_marked) {
+        commit_unmark_base(dj->base.node);
     }
     drain_end(&drain);
     return ok ? 0 : -EIO;
@@ -224,6 +277,7 @@ static bool check_layers(const struct commit_options *o, struct error **errp)
 
 /* ---- the start ---------------------------------------------------------- */
 
+/* References are taken when the job is whole. */
 static void note_layers(struct depth_job *dj, struct node *base)
 {
     int i;
@@ -236,21 +290,30 @@ static void note_layers(struct depth_job *dj, struct node *base)
     for (struct node *n = dj->top; n != base; n = node_chain_next(n)) {
         if (!n->driver->is_filter) {
             dj->layers[--i] = (struct depth_layer){
-                .node = node_ref(n), .was_read_only = n->read_only,
+                .node = n, .was_read_only = n->read_only,
                 .cluster_bytes = node_cluster_bytes(n),
             };
         }
     }
 }
 
-static bool try_layers(struct depth_job *dj, struct error **errp)
+/* Now, rather than when the layers below have left.  The chain may change
+ * meanwhile: checked again. */
+static bool try_layers(const struct commit_options *o, struct error **errp)
 {
-    for (int i = 0; i < dj->n_layers; i++) {
-        if (!depth_try_layer(&dj->layers[i], errp)) {
-            return false;
+    g_autoptr(GPtrArray) layers = g_ptr_array_new();
+    bool ok = true;
+
+    for (struct node *n = o->top; n != o->base; n = node_chain_next(n)) {
+        if (!n->driver->is_filter) {
+            g_ptr_array_add(layers, node_ref(n));
         }
     }
-    return true;
+    for (guint i = layers->len; i-- > 0; ) {
+        ok = ok && depth_try_layer(layers->pdata[i], errp);
+        node_unref(layers->pdata[i]);
+    }
+    return ok;
 }
 
 static struct depth_layer *layer_of(struct depth_job *dj, const struct node *n)
@@ -291,38 +354,12 @@ static bool add_roots(struct depth_job *dj, struct error **errp)
     return dj->base_root;
 }
 
-/* What the base must be able to hold: all that the next layer shows of each,
- * which may be more than the highest one shows. */
-static int64_t base_length(const struct depth_job *dj)
-{
-    int64_t length = node_length(dj->top);
-
-    for (int i = 0; i + 1 < dj->n_layers; i++) {
-        length = MAX(length, MIN(node_length(dj->layers[i].node),
-                                 node_length(dj->layers[i + 1].node)));
-    }
-    return length;
-}
-
-/* How far each layer has something to give: zeroes, too, where it is shorter
- * than the base and what stands on it. */
-static void measure_layers(struct depth_job *dj)
-{
-    int64_t base = node_length(dj->base.node);
-
-    for (int i = 0; i < dj->n_layers; i++) {
-        struct depth_layer *l = &dj->layers[i];
-        int64_t above = i + 1 < dj->n_layers
-                        ? node_length(l[1].node)
-                        : commit_longest_overlay(dj->filter);
-        l->length = MAX(node_length(l->node), MIN(base, above));
-    }
-}
-
 /* TOP and BASE are drained. */
 static bool equip_job(struct depth_job *dj, const struct commit_options *o,
                       struct error **errp)
 {
+    note_layers(dj, o->base);
+    dj->top_marked = node_skip_filters(dj->top)->invalidated;
     dj->filter = commit_top_insert(dj->top, o->filter_node_name, errp);
     if (!dj->filter || !node_freeze_chain(dj->filter, o->base, errp)) {
         return false;
@@ -331,56 +368,68 @@ static bool equip_job(struct depth_job *dj, const struct commit_options *o,
     if (!add_roots(dj, errp)) {
         return false;
     }
-    if (!commit_base_grow(&dj->base, base_length(dj), &dj->grow_error)) {
-        error_prepend(&dj->grow_error, "Could not resize base node '%s': ",
-                      node_name(dj->base.node));
-    }
-    measure_layers(dj);
     job_progress_set_remaining(&dj->job, node_length(dj->top));
     return true;
 }
 
-static struct depth_job *new_job(const struct commit_options *o,
-                                 struct error **errp)
+static void take_references(struct depth_job *dj)
 {
-    struct depth_job *dj;
+    node_ref(dj->active);
+    node_ref(dj->top);
+    for (int i = 0; i < dj->n_layers; i++) {
+        node_ref(dj->layers[i].node);
+    }
+}
 
-    if (!check_layers(o, errp)) {
+/* Drained; no yield: a job that has not started must not be cancelled while
+ * we are at it.  NULL: nothing is left. */
+static struct depth_job *make_job(const struct commit_options *o,
+                                  const struct commit_base *base,
+                                  struct error **errp)
+{
+    struct depth_job *dj =
+        (struct depth_job *)job_create(&depth_driver, &o->job, errp);
+    struct node *filter;
+
+    if (!dj) {
         return NULL;
     }
-    dj = (struct depth_job *)job_create(&depth_driver, &o->job, errp);
-    if (dj) {
-        dj->active = node_ref(o->active);
-        dj->top = node_ref(o->top);
-        dj->backing_file = g_strdup(o->backing_file);
-        dj->mask_protocol = o->mask_protocol;
-        dj->on_error = o->on_error;
-        note_layers(dj, o->base);
+    dj->active = o->active;
+    dj->top = o->top;
+    dj->base = *base;
+    dj->backing_file = g_strdup(o->backing_file);
+    dj->mask_protocol = o->mask_protocol;
+    dj->on_error = o->on_error;
+    if (equip_job(dj, o, errp)) {
+        take_references(dj);
+        return dj;
     }
-    return dj;
+    take_apart(dj);
+    filter = dj->filter;
+    job_early_fail(&dj->job);
+    node_unref(filter);
+    return NULL;
 }
 
 bool commit_depth_start(const struct commit_options *o, struct error **errp)
 {
-    struct depth_job *dj;
+    struct node *nodes[] = { o->top, o->base };
+    struct depth_job *dj = NULL;
+    struct commit_base base;
     struct drain *drain;
-    bool ok;
 
     control_assert();
-    dj = new_job(o, errp);
-    if (!dj) {
+    if (!check_layers(o, errp) || !job_check_options(&o->job, errp) ||
+        !try_layers(o, errp) || !commit_base_open(&base, o->base, errp)) {
         return false;
     }
-    ok = try_layers(dj, errp) && commit_base_open(&dj->base, o->base, errp);
-    drain = ok ? drain_ends(dj) : NULL;
-    ok = ok && commit_check(o, errp) && equip_job(dj, o, errp);
-    if (drain && !ok) {
-        take_apart(dj);
+    drain = drain_begin(nodes, G_N_ELEMENTS(nodes));
+    if (commit_check(o, errp) && check_layers(o, errp)) {
+        dj = make_job(o, &base, errp);  /* it has yielded: checked again */
     }
     drain_end(&drain);
-    if (!ok) {
-        drop_nodes(dj);
-        job_early_fail(&dj->job);
+    if (!dj) {
+        commit_base_close(&base);
         return false;
     }
     job_start(&dj->job);

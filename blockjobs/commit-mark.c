@@ -137,12 +137,13 @@ bool commit_mark_layers(struct node *top, struct node *base,
     return mark_layers(top, base, job_id, false, errp);
 }
 
-/* ---- below a layer that is written -------------------------------------- */
+/* ---- marks that go ------------------------------------------------------ */
 
-static GPtrArray *unmarked_layers(struct node *top, struct node *base)
+GPtrArray *commit_unmarked(struct node *top, struct node *base)
 {
     GPtrArray *list = g_ptr_array_new();
 
+    control_assert();
     for (struct node *n = top; n && n != base; n = node_chain_next(n)) {
         if (!n->invalidated) {
             g_ptr_array_add(list, node_ref(n));
@@ -151,10 +152,57 @@ static GPtrArray *unmarked_layers(struct node *top, struct node *base)
     return list;
 }
 
+void commit_mark_hold(GPtrArray *unmarked)
+{
+    control_assert();
+    for (guint i = unmarked->len; i-- > 0; ) {
+        struct node *n = unmarked->pdata[i];
+
+        if (!node_op_allowed(n, NODE_OP_COMMIT_TARGET, NULL)) {
+            g_ptr_array_remove_index_fast(unmarked, i);
+            node_unref_later(n);
+            continue;
+        }
+        node_block_all_ops(n, unmarked,
+                           "block device is in use by block job: commit");
+    }
+}
+
+void commit_mark_done(GPtrArray *unmarked, bool written)
+{
+    control_assert();
+    if (!unmarked) {
+        return;
+    }
+    for (guint i = 0; i < unmarked->len; i++) {
+        struct node *n = unmarked->pdata[i];
+        AUTO_ERROR(err);
+        if (!written && n->invalidated && !change_layer(n, NULL, &err)) {
+            error_report(err);
+        }
+        node_unblock_all_ops(n, unmarked);
+        node_unref(n);
+    }
+    g_ptr_array_free(unmarked, TRUE);
+}
+
+void commit_unmark_base(struct node *base)
+{
+    struct node *n = node_skip_filters(base);
+    AUTO_ERROR(err);
+
+    control_assert();
+    if (n && !node_unmark_invalidated(n, &err)) {
+        error_report(err);
+    }
+}
+
+/* ---- below a layer that is written -------------------------------------- */
+
 GPtrArray *commit_mark_active(struct node *active, struct node *base,
                               const char *job_id)
 {
-    GPtrArray *before = unmarked_layers(active, base);
+    GPtrArray *before = commit_unmarked(active, base);
     struct node *top = node_skip_filters(active);
     AUTO_ERROR(err);
 
@@ -167,17 +215,4 @@ GPtrArray *commit_mark_active(struct node *active, struct node *base,
     }
     node_unfreeze_chain(top, base);
     return before;
-}
-
-void commit_mark_done(GPtrArray *before, bool started)
-{
-    for (guint i = 0; i < before->len; i++) {
-        struct node *n = before->pdata[i];
-        AUTO_ERROR(err);
-        if (!started && n->invalidated && !change_layer(n, NULL, &err)) {
-            error_report(err);
-        }
-        node_unref(n);
-    }
-    g_ptr_array_free(before, TRUE);
 }

@@ -22,16 +22,29 @@
  */
 bool commit_mark_layers(struct node *top, struct node *base,
                         const char *job_id, struct error **errp);
+/*
+ * The layers from TOP down to BASE (not included) that have no mark.  Goes to
+ * commit_mark_done() when it is known whether BASE was WRITTEN: if not, all
+ * still reads as before, and the marks that these got are taken back.  NULL is
+ * fine.
+ */
+GPtrArray *commit_unmarked(struct node *top, struct node *base);
+/* No yield: until commit_mark_done() other commits leave them alone, which
+ * would count on the marks.  Where one is at work already they stay.  For who
+ * has no job's roots on the layers (any more). */
+void commit_mark_hold(GPtrArray *unmarked);
+void commit_mark_done(GPtrArray *unmarked, bool written);
+/* What TOP showed, which had no mark, is in BASE, writable and drained: so a
+ * mark of BASE is history.  Failure is reported. */
+void commit_unmark_base(struct node *base);
 
 /*
  * The same for a commit of the active layer, which is written meanwhile: all
  * layers below ACTIVE.  Errors are reported.  What it returns goes to
- * commit_mark_done() when the job has started, or not: then the marks are
- * taken back.
+ * commit_mark_done().
  */
 GPtrArray *commit_mark_active(struct node *active, struct node *base,
                               const char *job_id);
-void commit_mark_done(GPtrArray *before, bool started);
 
 /*
  * Does a layer above N, up to TOP, decide something in [offset, end) that N

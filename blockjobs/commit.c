@@ -48,6 +48,9 @@ struct commit_job {
     struct copier *copier, *hide_copier;/* owned; the latter may be NULL */
     struct engine *engine, *hide_engine;/* owned; "" */
     struct commit_end *end;             /* owned; while it ends */
+    GPtrArray *unmarked;                /* owned, or NULL: commit-mark.h */
+    uint64_t unwritten;                 /* the base's write_generation when
+                                           nothing was written */
 
     /* Atomic. */
     int64_t done;                       /* whole clusters, may pass length */
@@ -111,7 +114,9 @@ static int change_images(struct commit_job *cj, struct error **errp)
 
     job_graph_begin(&cj->job);
     drain = drain_ends(cj);
+    cj->unmarked = commit_unmarked(cj->top, cj->base.node);
     ok = commit_base_grow(&cj->base, cj->length, &err);
+    cj->unwritten = atomic_load(&cj->base.node->write_generation);
     if (ok && !commit_mark_layers(cj->top, cj->base.node, cj->job.id,
                                   &mark_err)) {
         error_report(mark_err);
@@ -145,13 +150,17 @@ static int commit_run(struct job *job, struct error **errp)
     return ret < 0 ? ret : engine_flush(cj->engine);    /* I3 */
 }
 
-/* Either may be a server that is gone. */
+/* Either may be a server that is gone; or dropped already, at the end. */
 static void commit_cancel(struct job *job, bool force)
 {
     struct commit_job *cj = commit_of(job);
 
-    node_cancel_in_flight(cj->base.node);
-    node_cancel_in_flight(cj->top);
+    if (cj->base.node) {
+        node_cancel_in_flight(cj->base.node);
+    }
+    if (cj->top) {
+        node_cancel_in_flight(cj->top);
+    }
 }
 
 static void commit_set_speed(struct job *job, int64_t speed)
@@ -199,6 +208,9 @@ static int commit_prepare(struct job *job, struct error **errp)
         job_drop_roots(job);    /* ours would be in the way */
         ok = commit_end_replace(cj->end, errp);
     }
+    if (ok && !node_skip_filters(cj->top)->invalidated) {
+        commit_unmark_base(cj->base.node);
+    }
     drain_end(&drain);
     return ok ? 0 : -EIO;
 }
@@ -222,12 +234,18 @@ static void drop_nodes(struct commit_job *cj)
     commit_base_close(&cj->base);
 }
 
+static bool was_written(const struct commit_job *cj)
+{
+    return atomic_load(&cj->base.node->write_generation) != cj->unwritten;
+}
+
 static void commit_clean(struct job *job)
 {
     struct commit_job *cj = commit_of(job);
     struct drain *drain = drain_ends(cj);
 
     commit_end_free(g_steal_pointer(&cj->end));
+    commit_mark_done(g_steal_pointer(&cj->unmarked), was_written(cj));
     take_apart(cj);
     drain_end(&drain);
     drop_nodes(cj);

@@ -19,7 +19,7 @@ struct commit_options {
     /* Borrowed; all of one chain: ACTIVE (what the user named as device) down
      * to TOP (the highest that goes away) down to BASE (that receives). */
     struct node *active, *top, *base;
-    const char *backing_file;   /* what overlays of top shall name; NULL: base */
+    const char *backing_file;   /* for the overlays of top; NULL: base */
     bool mask_protocol;         /* backing-mask-protocol */
     BlockdevOnError on_error;
     const char *filter_node_name;   /* NULL: made up, and implicit */

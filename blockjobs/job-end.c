@@ -12,6 +12,8 @@
  * Invariants  E1  Phase 3 happens once for a transaction, in one thread;
  *                 txn->finalizing keeps others out while it yields.
  *             E2  After phase 2 began no cancel can fail the transaction.
+ *             E3  A job that is not started belongs to who makes it: a cancel
+ *                 is noted, and acts when it is started.
  */
 #include "blockjobs/job-priv.h"
 
@@ -19,7 +21,7 @@
 #include "blockjobs/job-history.h"
 #include "blockjobs/job-kill.h"
 
-/* ---- membership ------------------------------------------------------------ */
+/* ---- membership ---------------------------------------------------------- */
 
 struct job_txn *job_txn_new(void)
 {
@@ -60,7 +62,7 @@ void job_txn_remove(struct job *job)
     job_txn_unref(txn);
 }
 
-/* ---- phase 3 ------------------------------------------------------------------ */
+/* ---- phase 3 ------------------------------------------------------------- */
 
 /* A result of cancellation or failure shows in the status. */
 static void job_settle_result(struct job *job)
@@ -99,13 +101,11 @@ static void job_finalize_one(struct job *job)
     }
     job_drop_roots(job);
     job_kill_point(job, "dropped");
-    if (job->started) {
-        job_send_ended(job);
-    }
+    job_send_ended(job);
     job_txn_remove(job);
     job_transition(job, JOB_STATUS_CONCLUDED);
     job_history_add(job);
-    if (job->auto_dismiss || !job->started) {
+    if (job->auto_dismiss) {
         job_dismiss_now(job);
     }
 }
@@ -119,7 +119,7 @@ static void job_txn_finalize_all(struct job_txn *txn)
     job_txn_unref(txn);
 }
 
-/* ---- phases 1 and 2 -------------------------------------------------------------- */
+/* ---- phases 1 and 2 ------------------------------------------------------ */
 
 static bool job_txn_all_ended(const struct job_txn *txn)
 {
@@ -158,7 +158,9 @@ static void job_cancel_flags(struct job *job, bool force)
     for (GSList *l = force ? job->roots : NULL; l; l = l->next) {
         root_hurry(l->data);
     }
-    if (job->driver->cancel && !job->thread_ended) {
+    /* A thread that has ended leaves guests who wait for a target, say. */
+    if (job->driver->cancel && job->started &&
+        (force || !job->thread_ended)) {
         job->driver->cancel(job, force);
     }
     job_wake(job);
@@ -174,9 +176,6 @@ static void job_txn_abort(struct job_txn *txn)
                 continue;       /* it failed or was cancelled by itself */
             }
             job_cancel_flags(j, true);
-            if (!j->started) {
-                j->thread_ended = true;
-            }
         }
     }
     if (!txn->finalizing && job_txn_all_ended(txn)) {
@@ -269,13 +268,6 @@ void job_cancel(struct job *job, bool force)
         if (force && job->driver->cancel) {
             job->driver->cancel(job, true);
         }
-        return;
-    }
-    if (!job->started) {
-        job_cancel_flags(job, true);
-        job->ret = -ECANCELED;
-        job->thread_ended = true;
-        job_txn_abort(job->txn);
         return;
     }
     job_cancel_flags(job, force);

@@ -7,7 +7,8 @@
  *
  * The process kills itself (SIGKILL) when job JOB comes to POINT for the Nth
  * time (1).  POINT is the status that it is about to get, or a step of its
- * end: prepare, commit, abort, clean, dropped.  docs/jobs.md has the list.
+ * end (prepare, commit, abort, clean, dropped) or of a commit depth first
+ * (depth-*): the list is in docs/jobs.md.
  *
  * Threads     Control lock.  Without the variable: one test of a pointer.
  */

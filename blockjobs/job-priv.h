@@ -6,7 +6,7 @@
 #include "block/root.h"
 #include "blockjobs/job.h"
 
-/* ---- job-state.c: the two tables ------------------------------------------ */
+/* ---- job-state.c: the two tables ----------------------------------------- */
 
 #define JOB_VERBS(X) \
     X(CANCEL, "cancel") X(PAUSE, "pause") X(RESUME, "resume") \
@@ -30,12 +30,12 @@ void job_transition(struct job *job, JobStatus to);
 bool job_check_verb(const struct job *job, enum job_verb verb,
                     struct error **errp);
 
-/* ---- job.c ------------------------------------------------------------------ */
+/* ---- job.c --------------------------------------------------------------- */
 
 /* Settled: out of the list and freed; status goes to "null". */
 void job_dismiss_now(struct job *job);
 
-/* ---- job-run.c: pausing ------------------------------------------------------ */
+/* ---- job-run.c: pausing -------------------------------------------------- */
 
 void job_pause(struct job *job);            /* counted */
 void job_resume(struct job *job);
@@ -48,7 +48,7 @@ int64_t job_progress_total(const struct job *job);
 /* The counters of job->rate as they are now. */
 struct job_rate_sample job_rate_sample(const struct job *job);
 
-/* ---- job-end.c: completion ---------------------------------------------------- */
+/* ---- job-end.c: completion ----------------------------------------------- */
 
 struct job_txn {
     int n_refs;
@@ -69,7 +69,7 @@ void job_cancel(struct job *job, bool force);
 /* Finalize the whole transaction of a pending job. */
 void job_finalize_txn(struct job *job);
 
-/* ---- block-job.c: roots, events -------------------------------------------------- */
+/* ---- block-job.c: roots, events ------------------------------------------ */
 
 void job_send_ready(struct job *job);
 void job_send_pending(struct job *job);
@@ -79,7 +79,7 @@ void job_iostatus_reset(struct job *job);
 /* Its error gets what io_error knows. */
 void job_describe_failure(struct job *job);
 
-/* ---- job-detail.c -------------------------------------------------------------- */
+/* ---- job-detail.c -------------------------------------------------------- */
 
 JobDetail *job_detail(struct job *job);     /* owned by the caller */
 /* NULL for 0; owned by the caller. */

@@ -78,11 +78,18 @@ static bool drain_all_jobs(int64_t deadline_ns)
     return in_time;
 }
 
-/* Is a job on its way out? */
+/* On its way out: cancelled, or failed and waiting for its transaction. */
+static bool is_ending(const struct job *job)
+{
+    return !is_over(job) &&
+           (job->force_cancel || job->status == JOB_STATUS_ABORTING ||
+            job_end_is_decided(job));
+}
+
 static bool one_is_ending(void)
 {
     for (struct job *job = job_next(NULL); job; job = job_next(job)) {
-        if (!is_over(job) && (job->force_cancel || job_end_is_decided(job))) {
+        if (is_ending(job)) {
             return true;
         }
     }
@@ -93,8 +100,7 @@ static struct job *next_to_cancel(void)
 {
     struct job *job = job_next(NULL);
 
-    while (job && (is_over(job) || job->force_cancel ||
-                   job_end_is_decided(job))) {
+    while (job && (is_over(job) || is_ending(job))) {
         job = job_next(job);
     }
     return job;

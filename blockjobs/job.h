@@ -113,7 +113,7 @@ struct job {
     struct job_rate rate;           /* locks itself */
 };
 
-/* ---- control ------------------------------------------------------------------ */
+/* ---- control ------------------------------------------------------------- */
 
 /* JobFlags as the commands give them. */
 struct job_options {
@@ -137,7 +137,8 @@ void job_early_fail(struct job *job);
 /* Take back a job that was whole but not started: a later action of its
  * transaction failed (created -> aborting -> concluded -> null, freed). */
 void job_undo(struct job *job);
-/* created -> running; starts the thread (paused at once if drained). */
+/* created -> running; starts the thread (paused at once if drained).  Until
+ * then the job is its maker's, who may yield: a cancel acts from here on. */
 void job_start(struct job *job);
 
 struct job *job_find(const char *id);           /* borrowed */
@@ -164,7 +165,7 @@ void job_drop_roots(struct job *job);
 /* One of them, and the blockers on its node, that has no other. */
 void job_remove_root(struct job *job, struct root *root);
 
-/* ---- job thread ------------------------------------------------------------------ */
+/* ---- job thread ---------------------------------------------------------- */
 
 bool job_is_cancelled(const struct job *job);   /* any: force or before ready*/
 bool job_cancel_requested(const struct job *job); /* any: soft ones too */

@@ -39,9 +39,9 @@ struct mirror_options {
     const char *filter_node_name;   /* NULL: made up, and implicit */
     const char *replaces;       /* node whose place the target takes, not the
                                    source's; NULL: the source */
-    /* After commit or abort, everything drained still (SUCCEEDED: the target
-     * has taken the source's place); must not yield.  For a commit: layers out, base read-only
-     * again.  May be NULL; OPAQUE is owned by who made it. */
+    /* After commit or abort, roots and filter out, everything drained still
+     * (SUCCEEDED: the target has taken the source's place); may yield.  May be
+     * NULL; OPAQUE is owned by who made it. */
     void (*finish)(void *opaque, bool succeeded);
     /* After that and after the drain, before the job is concluded; may yield.
      * May be NULL. */

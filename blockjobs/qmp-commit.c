@@ -112,11 +112,30 @@ static bool check_chain(const struct commit_options *o, struct error **errp)
     return true;
 }
 
+static bool is_active(const struct commit_options *o)
+{
+    return node_skip_filters(o->active) == node_skip_filters(o->top);
+}
+
+/* In the chain of ACTIVE, which is above TOP: the image whose header will name
+ * the base. */
+static struct node *overlay_of_top(const struct commit_options *o)
+{
+    struct node *overlay = NULL;
+
+    for (struct node *n = o->active; n && n != o->top; n = node_chain_next(n)) {
+        overlay = n->driver->is_filter ? overlay : n;
+    }
+    return overlay;
+}
+
 bool commit_check(const struct commit_options *o, struct error **errp)
 {
     control_assert();
     if (!check_chain(o, errp) ||
-        !node_op_allowed(o->active, NODE_OP_COMMIT_SOURCE, errp)) {
+        !node_op_allowed(o->active, NODE_OP_COMMIT_SOURCE, errp) ||
+        (!is_active(o) &&
+         !node_op_allowed(overlay_of_top(o), NODE_OP_COMMIT_TARGET, errp))) {
         return false;
     }
     for (struct node *n = o->top; n; n = node_chain_next(n)) {
@@ -132,11 +151,6 @@ bool commit_check(const struct commit_options *o, struct error **errp)
         return false;
     }
     return true;
-}
-
-static bool is_active(const struct commit_options *o)
-{
-    return node_skip_filters(o->active) == node_skip_filters(o->top);
 }
 
 /* ---- the command -------------------------------------------------------- */

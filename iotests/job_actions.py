@@ -300,7 +300,8 @@ class Actions(Model):
         if kind in ('backup', 'mirror'):
             target = self.target()
             return self.start(f'blockdev-{kind}', dict(
-                common, device=device, target=target.node, sync='full'))
+                common, device=device, target=target.node, sync='full',
+                **(self.backup_policy(target) if kind == 'backup' else {})))
         if len(self.chain) == 1:
             return None
         if kind == 'stream':

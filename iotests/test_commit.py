@@ -13,7 +13,7 @@ import pytest
 from .commits import (backing_of, Chain, CLUSTER, COMMIT_STARTS, KIB, MIB,
                       start_commit)
 from .images import same_bytes
-from .jobs import CANCELLED, Job, SUCCEEDS
+from .jobs import CANCELLED, Job, start_stream, SUCCEEDS
 
 SIZE = 4 * MIB
 
@@ -547,6 +547,19 @@ def test_stream_onto_the_filter(server, long_chain):
     job.finish()
 
 
+def test_overlay_is_streamed(server, long_chain):
+    """Its header is the stream's to change."""
+    stream = start_stream(server, 'l3', base_node='l1', auto_finalize=False)
+    stream.wait('pending')
+    server.fails('block-commit', job_id='commit', device='l4', top_node='l1',
+                 base_node='l0',
+                 desc="Node 'l2' is busy: block device is in use by block "
+                      "job: stream")
+    assert [job['id'] for job in server.qmp('query-jobs')] == [stream.id]
+    stream.cancel()
+    stream.wait('concluded')
+
+
 @pytest.mark.ours('QEMU 7.2 crashes')
 @pytest.mark.parametrize('first', ['commit', 'stream'])
 def test_both_end_together(server, images, long_chain, first):
@@ -555,10 +568,9 @@ def test_both_end_together(server, images, long_chain, first):
                           speed=1, filter_node_name='flt',
                           auto_finalize=False)
     server.qmp('block-stream', job_id='s', device='l3', base_node='flt',
-               speed=1, auto_dismiss=False, auto_finalize=False)
+               auto_dismiss=False, auto_finalize=False)
     stream = Job(server, 's')
-    for name in ('commit', 's'):
-        server.qmp('block-job-set-speed', device=name, speed=0)
+    server.qmp('block-job-set-speed', device='commit', speed=0)
     for job in (commit, stream):
         job.wait('pending')
     order = ['commit', 's'] if first == 'commit' else ['s', 'commit']

@@ -4,6 +4,8 @@
 A guest writes all the time.  The chains are l0 to lN, lN is the active one.
 """
 
+import re
+
 import pytest
 
 from .commits import (backing_of, Chain, CLUSTER, COMMIT_STARTS, KIB, MIB,
@@ -12,6 +14,9 @@ from .images import same_bytes
 from .jobs import CANCELLED
 
 SIZE = 4 * MIB
+PAST_THE_FILTER = re.compile(
+    r"Permission conflict on node 'l1': permissions 'write' are both required "
+    r"by .* and unshared by node 'flt' \(uses node 'l1' as 'backing' child\)")
 COMPLETES = ['waiting', 'pending', 'BLOCK_JOB_COMPLETED', 'concluded']
 
 
@@ -231,6 +236,33 @@ def test_start_fails(server, images):
         assert server.nodes()['l0']['image']['virtual-size'] == MIB
     chain.remove(server)
     same_bytes(chain.content(1), chain.model[1])
+
+
+@pytest.mark.ours('QEMU follows it')
+def test_writer_below_the_filter(server, images, guest_on):
+    """It would write past the filter: refused, with a word who is there.
+    Readers come and go."""
+    chain = Chain(images, [SIZE] * 2).fill_at_random(6).add(server)
+    guest = guest_at(server, guest_on, 'l1').start()
+    job = start_commit(server, 'l1', base_node='l0', filter_node_name='flt')
+    job.wait('BLOCK_JOB_READY')
+    text = server.fails('block-export-add', {
+        'type': 'nbd', 'id': 'w', 'name': 'w', 'node-name': 'l1',
+        'writable': True})
+    assert PAST_THE_FILTER.match(text), text
+    server.export('l1', 'r', writable=False)
+    server.export('flt', 'over', writable=False)
+    server.unexport('r')
+    server.unexport('over')
+    guest.wait_writes(20)
+    guest.stop()
+    server.qmp('job-complete', id='commit')
+    job.finish()
+    guest.verify()
+    guest.close()
+    server.unexport('l1')
+    chain.remove(server)
+    same_bytes(chain.content(0), guest.freeze())
 
 
 # Errors

@@ -345,3 +345,94 @@ def test_no_room(start_server, images):
     server.expect_stderr = 'will not be known to be invalidated'
     server.stop()
     same_bytes(images.content(chain.paths['active']), chain.before['active'])
+
+
+@pytest.mark.parametrize('how', ['top-first', 'depth-first', 'active'])
+def test_base_is_right_again(start_server, images, how):
+    """What is committed into a marked base, and was right, is what it shows
+    then."""
+    chain = Chain(images, 3)
+    broken_off(chain, start_server).stop()
+    server = chain.boot(start_server)
+    if how == 'active':
+        job = commit_active(chain, server, **{'base-node': 'l2'})
+        job.wait('BLOCK_JOB_READY')
+        server.qmp('job-complete', id='j')
+    else:
+        job = chain.start(server, base_node='l2', commit_order=how)
+    job.finish()
+    assert set(marked(server)) == {'l1'} | (
+        {'l3'} if how == 'active' else set())
+    server.stop()
+    same_bytes(images.content(chain.paths['l2']),
+               chain.before['active' if how == 'active' else 'l3'])
+    server = start_server()
+    open_alone(server, chain, 'l2')
+    server.qmp('blockdev-del', node_name='alone')
+    refusal(server, chain, 'l1')
+
+
+@pytest.mark.parametrize('order', ['top-first', 'depth-first'])
+def test_base_gets_what_is_marked(start_server, images, order):
+    """That does not make it right."""
+    chain = Chain(images, 3)
+    broken_off(chain, start_server).stop()
+    server = chain.boot(start_server)
+    chain.start(server, top='l2', base_node='l1', commit_order=order).finish()
+    assert 'l1' in marked(server)
+    server.stop()
+    server = start_server()
+    refusal(server, chain, 'l1')
+
+
+@pytest.mark.parametrize('active', [False, True])
+def test_nothing_was_written(start_server, images, active):
+    """The source cannot be read: the marks are taken back."""
+    size = 1 << 20
+    base = images.create('base.raw', size, fmt='raw')
+    server = start_server()
+    server.add_node('base', base, driver='raw', read_only=True)
+    below = base
+    names = ['l1', 'l2', 'l3'] + ([] if active else ['active'])
+    for name in names:
+        path = images.create(f'{name}.qcow2', size, backing=below)
+        file = {'driver': 'file', 'filename': path}
+        if name == 'l3':
+            images.io(path, 'write -q -P 7 128k 64k')
+            file = {'driver': 'blkdebug', 'image': file,
+                    'inject-error': [{'event': 'read_aio', 'errno': 5}]}
+        server.qmp('blockdev-add', {
+            'driver': 'qcow2', 'node-name': name, 'file': file,
+            'read-only': name != names[-1],
+            'backing': 'base' if below == base else names[
+                names.index(name) - 1]})
+        below = path
+    arguments = {'job-id': 'j', 'device': names[-1], 'base-node': 'base',
+                 'top-node': 'l3', 'on-error': 'stop', 'auto-dismiss': False}
+    server.qmp('block-commit', arguments)
+    job = Job(server, 'j')
+    job.wait('BLOCK_JOB_ERROR')
+    assert set(marked(server)) == {'l1', 'l2'}
+    job.cancel()
+    job.wait('concluded')
+    assert not marked(server)
+    server.stop()
+    server = start_server()
+    for name in ('l1', 'l2'):
+        server.add_node('alone', images.path(f'{name}.qcow2'),
+                        read_only=True)
+        server.qmp('blockdev-del', node_name='alone')
+
+
+def test_backup_of_a_marked_layer(start_server, images):
+    """As mirror and export: see test_used_on_its_own."""
+    chain = Chain(images, 2)
+    broken_off_two(chain, start_server)
+    server = chain.boot(start_server)
+    images.create('copy.raw', chain.size, fmt='raw')
+    server.add_node('copy', images.path('copy.raw'), driver='raw')
+    with pytest.raises(QmpError) as error:
+        server.qmp('blockdev-backup', {
+            'job-id': 'b', 'device': 'l1', 'target': 'copy', 'sync': 'full'})
+    assert REFUSED.match(error.value.desc), error.value.desc
+    assert server.qmp('query-jobs') == []

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Numbered events, and those that a client has missed."""
 
+import threading
+
 import pytest
 
 from .images import run_tool
@@ -81,6 +83,39 @@ def test_replay(numbered):
         list(range(first, first + len(events)))
     assert {e['data'].get('id', e['data'].get('device'))
             for e in events[len(missed):]} == {'three'}
+
+
+def test_comes_back_in_a_storm(numbered):
+    """A client that is torn away again and again, amid events that do not
+    stop, has each event once and in order."""
+    first = numbered.connect(name='first', enable=SEQUENCE)
+    storm = numbered.connect(name='storm')
+    stop = threading.Event()
+
+    def run_jobs():
+        while not stop.is_set():
+            storm.execute('blockdev-backup', {
+                'job-id': 'j', 'device': 'src', 'target': 'dst',
+                'sync': 'full', 'auto-finalize': False})
+            storm.wait_event('BLOCK_JOB_PENDING')
+            storm.execute('job-finalize', {'id': 'j'})
+            storm.wait_for(lambda e: e['data'].get('status') == 'null', 'null')
+
+    thread = threading.Thread(target=run_jobs)
+    thread.start()
+    mon, numbers = first, []
+    try:
+        for n in range(40):
+            numbers += [e['sequence'] for e in events_of(mon, 3 + n)]
+            mon.close()         # whatever has arrived meanwhile is lost
+            mon = numbered.connect(name=f'back{n}', enable=SEQUENCE,
+                                   replay_from=numbers[-1] + 1)
+    finally:
+        stop.set()
+        thread.join()
+    mon.close()
+    storm.close()
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
 
 
 def test_replay_comes_before_the_reply(numbered):

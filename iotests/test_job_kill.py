@@ -32,7 +32,9 @@ def run_until_killed(disk, kind, cancel):
         job = disk.start(kind)
         if cancel:
             disk.server.qmp('job-cancel', id='j')
-        finish(job)
+            job.wait('null')
+        else:
+            finish(job)
     except (QmpClosed, ConnectionError, ServerFailed):
         pass
     disk.server.expect_exit = -9

@@ -171,6 +171,9 @@ OTHER_WORDS = [
     (' is in use', ' is busy: block device is in use by block job: '),
     ("Permission conflict .* an unnamed block device \\(uses node 'base'",
      "Permission conflict .* commit job 'j' \\(uses node 'base'"),
+    ("Permission conflict .* unshared by commit job 'j'",
+     "Permission conflict on node 'top': permissions 'write' .* unshared by "
+     "node 'filter'"),
 ]
 
 

@@ -574,6 +574,12 @@ def test_named_filter(server, images, source):
                                 filter_node_name='top'))
     nodes = server.nodes()
     assert nodes['top']['drv'] == 'mirror_top'
+    assert nodes['top']['file'] == nodes['src']['file']
+    graph = server.qmp('x-debug-query-block-graph')
+    ids = {n['name']: n['id'] for n in graph['nodes']}
+    assert ('backing', ids['src']) in [
+        (e['name'], e['child']) for e in graph['edges']
+        if e['parent'] == ids['top']]
     server.fails('blockdev-mirror',
                  {'job-id': 'again', 'device': 'top', 'target': 'dst',
                   'sync': 'full'})

@@ -244,9 +244,19 @@ static void test_cancel_paused(void)
 static void test_cancel_created(void)
 {
     CONTROL_GUARD();
-    job_cancel(&make("a", NULL, false, true)->job, true);
-    g_assert_null(job_find("a"));
-    expect_log("a:created a:aborting abort clean a:concluded a:null");
+    struct fake_job *f = make("a", NULL, false, false);
+
+    /* Its maker still has it. */
+    job_cancel(&f->job, true);
+    g_assert_true(job_find("a") == &f->job);
+    job_start(&f->job);
+    wait_gone("a");
+    expect_log("a:created a:running a:aborting abort clean "
+               "BLOCK_JOB_CANCELLED a:concluded a:null");
+    f = make("a", NULL, false, false);
+    job_cancel(&f->job, true);
+    job_undo(&f->job);
+    expect_log("a:created a:aborting a:concluded a:null");
     job_early_fail(&make("b", NULL, false, true)->job);
     expect_log("b:created b:null");
     job_undo(&make("c", NULL, false, true)->job);
@@ -381,6 +391,29 @@ static void test_txn_failure_cancels(void)
                "a:aborting abort clean BLOCK_JOB_CANCELLED a:concluded a:null");
 }
 
+/* One has failed before the other is started. */
+static void test_txn_failure_before_start(void)
+{
+    struct job_txn *txn;
+    struct fake_job *a, *b;
+
+    CONTROL_GUARD();
+    txn = job_txn_new();
+    a = make("a", txn, false, false);
+    b = make("b", txn, false, false);
+    job_txn_unref(txn);
+    a->result = -EIO;
+    job_start(&a->job);
+    wait_status("a", JOB_STATUS_ABORTING);
+    g_assert_cmpint(b->job.status, ==, JOB_STATUS_CREATED);
+    job_start(&b->job);
+    wait_gone("a");
+    wait_gone("b");
+    expect_log("a:created b:created a:running a:aborting b:running b:aborting "
+               "abort clean BLOCK_JOB_CANCELLED b:concluded b:null "
+               "abort clean BLOCK_JOB_COMPLETED a:concluded a:null");
+}
+
 static void test_txn_prepare_fails(void)
 {
     struct job_txn *txn;
@@ -490,6 +523,8 @@ int main(int argc, char **argv)
     g_test_add_func("/job/ready/force-cancel", test_ready_force_cancel);
     g_test_add_func("/job/txn/waits", test_txn_waits);
     g_test_add_func("/job/txn/failure-cancels", test_txn_failure_cancels);
+    g_test_add_func("/job/txn/failure-before-start",
+                    test_txn_failure_before_start);
     g_test_add_func("/job/txn/prepare-fails", test_txn_prepare_fails);
     g_test_add_func("/job/ids", test_ids);
     g_test_add_func("/job/cancel-all", test_cancel_all);

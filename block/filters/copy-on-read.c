@@ -92,8 +92,10 @@ int cor_look(struct node *n, int64_t offset, int64_t *bytes,
         return ret;
     }
     if (st.bytes == 0) {        /* behind the end of what is below */
-        run->copy = base;
+        int64_t end = base ? node_length(base) : 0;
         run->zero = true;
+        run->copy = offset < end;
+        *bytes = run->copy ? MIN(*bytes, end - offset) : *bytes;
         return 0;
     }
     *bytes = st.bytes;

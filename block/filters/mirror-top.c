@@ -295,12 +295,20 @@ static void top_close(struct node *n)
     lock_deinit(&s->lock);
 }
 
+/* Nobody opens it by name; it goes by that of what it shows. */
+static char *top_name(const struct node *n)
+{
+    return n->file ? g_strdup(node_filename(n->file->node)) : NULL;
+}
+
 static const struct driver driver_mirror_top = {
     .name = "mirror_top",
     .type = -1,
     .state_size = sizeof(struct mirror_top_state),
     .is_filter = true,
     .never_frozen = true,
+    .file_child_name = "backing",
+    .legacy_name = top_name,
     .close = top_close,
     .drained_begin = top_drained_begin,
     .drained_end = top_drained_end,
@@ -372,6 +380,7 @@ struct node *mirror_top_insert(struct node *source, struct node *target,
         node_unref(n);
         return NULL;
     }
+    n->file->sole_writer = true;    /* others would not be seen */
     return n;
 }
 
