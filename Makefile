@@ -104,7 +104,7 @@ check-iotests: need-test build
 	@$(PYTEST) $(IOTESTS) --blockjobd $(BUILD)/server/blockjobd --blockjobctl $(BUILD)/tools/blockjobctl
 
 check-reference: need-test
-	@$(PYTEST) $(IOTESTS) --server qemu --model-seeds 60
+	@$(PYTEST) $(IOTESTS) --server qemu --model-seeds 40
 
 ASAN_OPTIONS_USED := detect_leaks=1:abort_on_error=1:allocator_may_return_null=1
 UBSAN_OPTIONS_USED := print_stacktrace=1:halt_on_error=1
@@ -115,14 +115,14 @@ check-asan: need-test
 	@ASAN_OPTIONS=$(ASAN_OPTIONS_USED) UBSAN_OPTIONS=$(UBSAN_OPTIONS_USED) \
 	    meson test -C $(BUILD)-asan --no-rebuild --print-errorlogs --suite unit -t 5
 	@ASAN_OPTIONS=$(ASAN_OPTIONS_USED) UBSAN_OPTIONS=$(UBSAN_OPTIONS_USED) \
-	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-asan/server/blockjobd --blockjobctl $(BUILD)-asan/tools/blockjobctl --model-seeds 60
+	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-asan/server/blockjobd --blockjobctl $(BUILD)-asan/tools/blockjobctl --model-seeds 40
 
 check-tsan: need-test
 	$(call setup,$(BUILD)-tsan,-Db_sanitize=thread -Db_lundef=false)
 	@TSAN_OPTIONS=$(TSAN_OPTIONS_USED) \
 	    meson test -C $(BUILD)-tsan --no-rebuild --print-errorlogs --suite unit -t 5
 	@TSAN_OPTIONS=$(TSAN_OPTIONS_USED) \
-	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl --model-seeds 60
+	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl --model-seeds 40
 
 check-long: need-test build
 	@meson configure $(BUILD) -Dtest_seed= && ninja -C $(BUILD) --quiet
