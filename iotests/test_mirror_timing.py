@@ -133,7 +133,10 @@ def test_granules_and_buffer(server, images, source, granularity, buf_size):
     source.start()
     job = start_mirror(server, 'src', 'dst', granularity=granularity,
                        buf_size=buf_size)
+    source.wait_writes(30)
+    source.pause()      # it may make dirty faster than a slow host copies
     job.wait('BLOCK_JOB_READY')
+    source.resume()
     source.wait_writes(30)
     server.qmp('job-complete', id=job.id)
     job.wait('concluded')
