@@ -121,6 +121,18 @@ bool node_replace(struct node *from, struct node *to, struct error **errp)
     return true;
 }
 
+void node_filter_look_like(struct node *n, const struct node *source)
+{
+    atomic_store(&n->length_bytes, node_length(source));
+    n->limits = source->limits;
+    n->read_only = source->read_only;
+    n->discard_unmap = true;
+    n->cache_direct = source->cache_direct;
+    n->cache_no_flush = source->cache_no_flush;
+    n->supported_write_flags = source->supported_write_flags & BLK_FUA;
+    n->supported_zero_flags = source->supported_zero_flags;
+}
+
 bool node_insert_filter(struct node *filter, struct node *node,
                         struct error **errp)
 {

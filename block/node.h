@@ -129,6 +129,9 @@ void node_detach_child(struct node *parent, struct child *child);
  * nothing.
  */
 bool node_replace(struct node *from, struct node *to, struct error **errp);
+/* FILTER (from node_new_filter()), not inserted yet, passes everything through
+ * to SOURCE: length, limits, modes and flags are SOURCE's. */
+void node_filter_look_like(struct node *filter, const struct node *source);
 /* Put FILTER (from node_new_filter()) over NODE: attach as child "file" (or
  * as the driver calls it) with ROLE_FILTERED|ROLE_PRIMARY, then replace.  All or nothing. */
 bool node_insert_filter(struct node *filter, struct node *node,

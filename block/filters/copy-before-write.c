@@ -367,19 +367,6 @@ const struct driver driver_copy_before_write = {
 
 /* ---- by code ------------------------------------------------------------ */
 
-/* What passes through looks as below. */
-static void look_like(struct node *n, const struct node *source)
-{
-    atomic_store(&n->length_bytes, node_length(source));
-    n->limits = source->limits;
-    n->read_only = source->read_only;
-    n->discard_unmap = true;
-    n->cache_direct = source->cache_direct;
-    n->cache_no_flush = source->cache_no_flush;
-    n->supported_write_flags = source->supported_write_flags & BLK_FUA;
-    n->supported_zero_flags = source->supported_zero_flags;
-}
-
 static struct node *make_filter(struct node *source, struct node *target,
                                 const struct cbw_options *options,
                                 struct error **errp)
@@ -391,7 +378,7 @@ static struct node *make_filter(struct node *source, struct node *target,
     if (!n) {
         return NULL;
     }
-    look_like(n, source);
+    node_filter_look_like(n, source);
     s = n->state;
     s->break_snapshot = options->break_snapshot;
     s->timeout_ns = options->timeout_ns;

@@ -321,19 +321,6 @@ static const struct driver driver_mirror_top = {
 
 /* ---- life --------------------------------------------------------------- */
 
-/* What passes through looks as below. */
-static void look_like(struct node *n, const struct node *source)
-{
-    atomic_store(&n->length_bytes, node_length(source));
-    n->limits = source->limits;
-    n->read_only = source->read_only;
-    n->discard_unmap = true;
-    n->cache_direct = source->cache_direct;
-    n->cache_no_flush = source->cache_no_flush;
-    n->supported_write_flags = source->supported_write_flags & BLK_FUA;
-    n->supported_zero_flags = source->supported_zero_flags;
-}
-
 static bool make_copier(struct node *n, struct node *source,
                         struct error **errp)
 {
@@ -371,7 +358,7 @@ struct node *mirror_top_insert(struct node *source, struct node *target,
     lock_init(&s->lock, "mirror-top", LOCK_LEAF);
     cond_init(&s->changed);
     s->drained = n->drain_told;
-    look_like(n, source);
+    node_filter_look_like(n, source);
     /* First the target: parents inside it stay with the source. */
     s->target = node_attach_child(n, target, "target", ROLE_DATA, errp);
     if (!s->target || !node_insert_filter(n, source, errp) ||
