@@ -121,6 +121,18 @@ static bool next_pass(struct engine *e)
     return true;
 }
 
+int engine_wait_paid(struct engine *e)
+{
+    int64_t deadline;
+    int ret = between_bursts(e);
+
+    while (ret == 0 && (deadline = must_sleep_until(e)) != 0) {
+        job_sleep_until(e->o.job, deadline);
+        ret = between_bursts(e);
+    }
+    return ret;
+}
+
 int engine_run(struct engine *e)
 {
     int ret;

@@ -56,6 +56,9 @@ void engine_free(struct engine **e);
 
 /* Copy until todo is empty.  0, -ECANCELED, or -errno by policy. */
 int engine_run(struct engine *e);
+/* Wait until all that was copied is paid for at the limit's rate: a job that is
+ * ready has kept to its limit.  0, -ECANCELED. */
+int engine_wait_paid(struct engine *e);
 /* Drop from todo what need not be copied (sync=top); as engine_run(). */
 int engine_skip_unallocated(struct engine *e);
 /* Bring what was copied to stable storage; errors by on_target_error. */

@@ -368,6 +368,13 @@ static int follow(struct mirror_job *mj)
             return ret;
         }
         if (!__atomic_load_n(&mj->ready, __ATOMIC_RELAXED)) {
+            ret = engine_wait_paid(mj->engine);
+            if (ret < 0) {
+                return ret;
+            }
+            if (!bits_empty(copier_todo(mj->copier))) {
+                continue;
+            }
             converge_stop(mj);
             __atomic_store_n(&mj->ready, true, __ATOMIC_RELEASE);
             job_set_ready(&mj->job);
