@@ -40,6 +40,8 @@ void job_dismiss_now(struct job *job);
 void job_pause(struct job *job);            /* counted */
 void job_resume(struct job *job);
 void job_wake(struct job *job);             /* any sleep looks again */
+/* The job's thread is about to be made. */
+void job_expect_first_step(struct job *job);
 void job_thread_main(void *job);
 
 /* Any thread. */

@@ -15,9 +15,34 @@
 
 #include "base/trace.h"
 
+enum {
+    FIRST_STEP_NS = 50 * 1000 * 1000,   /* how long a cancel waits for it */
+};
+
+void job_expect_first_step(struct job *job)
+{
+    if (job_speed(job) > 0) {
+        __atomic_store_n(&job->first_step_until_ns,
+                         clock_ns() + FIRST_STEP_NS, __ATOMIC_RELAXED);
+    }
+}
+
+static void first_step_done(struct job *job)
+{
+    if (__atomic_load_n(&job->first_step_until_ns, __ATOMIC_RELAXED)) {
+        __atomic_store_n(&job->first_step_until_ns, 0, __ATOMIC_RELAXED);
+    }
+}
+
 bool job_is_cancelled(const struct job *job)
 {
-    return __atomic_load_n(&job->force_cancel, __ATOMIC_ACQUIRE);
+    int64_t until_ns;
+
+    if (!__atomic_load_n(&job->force_cancel, __ATOMIC_ACQUIRE)) {
+        return false;
+    }
+    until_ns = __atomic_load_n(&job->first_step_until_ns, __ATOMIC_RELAXED);
+    return until_ns == 0 || clock_ns() >= until_ns;
 }
 
 bool job_cancel_requested(const struct job *job)
@@ -118,6 +143,9 @@ void job_sleep_until(struct job *job, int64_t deadline_ns)
     lock_acquire(&job->lock);
     __atomic_store_n(&job->sleeping, true, __ATOMIC_RELAXED);
     while (!job->kicked && !job_is_cancelled(job) && !job_should_pause(job)) {
+        if (__atomic_load_n(&job->force_cancel, __ATOMIC_ACQUIRE)) {
+            deadline_ns = MIN(deadline_ns, clock_ns() + FIRST_STEP_NS);
+        }
         if (!cond_wait_until(&job->wake, &job->lock, deadline_ns)) {
             break;
         }
@@ -150,6 +178,7 @@ struct job_rate_sample job_rate_sample(const struct job *job)
 void job_progress_add(struct job *job, int64_t bytes)
 {
     __atomic_add_fetch(&job->progress_current, bytes, __ATOMIC_RELAXED);
+    first_step_done(job);
     if (job_rate_wants(&job->rate, clock_ns())) {
         struct job_rate_sample sample = job_rate_sample(job);
 
@@ -191,6 +220,7 @@ void job_thread_main(void *arg)
     job_park(job);
     control_unlock();
     ret = job_is_cancelled(job) ? -ECANCELED : job->driver->run(job, &err);
+    first_step_done(job);
     CONTROL_GUARD();
     trace(JOB, "job-run-ended id=%s ret=%d", job->id ? job->id : "-", ret);
     job->parked = true;

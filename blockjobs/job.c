@@ -150,5 +150,6 @@ void job_start(struct job *job)
     } else {
         __atomic_store_n(&job->pause_requested, false, __ATOMIC_RELEASE);
     }
+    job_expect_first_step(job);
     pool_submit(job_thread_main, job);
 }

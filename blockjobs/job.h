@@ -108,6 +108,8 @@ struct job {
     bool force_cancel;
     bool pause_requested;           /* pause_count > 0 */
     bool sleeping;                  /* in job_sleep_until() */
+    int64_t first_step_until_ns;    /* till then a cancel waits for the first
+                                       progress; 0: it does not */
     int64_t speed;                  /* bytes/s, 0: no limit */
     int64_t progress_current, progress_total;
     struct job_rate rate;           /* locks itself */
@@ -167,7 +169,12 @@ void job_remove_root(struct job *job, struct root *root);
 
 /* ---- job thread ---------------------------------------------------------- */
 
-bool job_is_cancelled(const struct job *job);   /* any: force or before ready*/
+/*
+ * Any: by force, or before ready.  A job with a speed limit makes its first
+ * step before it sees a cancel that comes right behind its start, unless that
+ * takes long: what was copied does not depend on who is faster.
+ */
+bool job_is_cancelled(const struct job *job);
 bool job_cancel_requested(const struct job *job); /* any: soft ones too */
 /* Pause here if someone asked for it; returns when resumed or cancelled.
  * No request of the job is in flight. */
