@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/control.h"
 #include "block/drivers.h"
 #include "block/io-hold.h"
@@ -367,24 +368,44 @@ static void cor_child_perm(struct node *n, const struct child *c,
 
 /* ---- life --------------------------------------------------------------- */
 
+/* Not by its name alone: it may be being opened together with the filter, and
+ * be nobody else's yet.  NULL and errp: it is not in the chain from TOP. */
+static struct node *find_bottom(struct node *top, const char *name,
+                                struct error **errp)
+{
+    struct node *other = node_find(name);
+
+    for (struct node *n = top; n; n = node_chain_next(n)) {
+        if (strcmp(node_name(n), name) == 0) {
+            return n;
+        }
+    }
+    if (other && other->driver->is_filter) {
+        error_set(errp, "Bottom node '%s' is a filter", name);
+    } else if (other) {
+        error_set(errp, "Bottom node '%s' is not in the chain of '%s'", name,
+                  node_name(top));
+    } else {
+        error_set(errp, "Bottom node '%s' not found", name);
+    }
+    return NULL;
+}
+
 static bool cor_open_children(struct node *n, const BlockdevOptions *options,
                               struct error **errp)
 {
     const char *name = options->u.copy_on_read.bottom;
     struct cor_state *s = n->state;
-    struct node *bottom = name ? node_find(name) : NULL;
+    struct node *bottom = NULL;
 
-    if (name && !bottom) {
-        error_set(errp, "Bottom node '%s' not found", name);
-        return false;
+    if (name) {
+        bottom = find_bottom(n->file->node, name, errp);
+        if (!bottom) {
+            return false;
+        }
     }
     if (bottom && bottom->driver->is_filter) {
         error_set(errp, "Bottom node '%s' is a filter", name);
-        return false;
-    }
-    if (bottom && !node_is_in_chain(n->file->node, bottom)) {
-        error_set(errp, "Bottom node '%s' is not in the chain of '%s'", name,
-                  node_name(n->file->node));
         return false;
     }
     if (bottom && !node_freeze_chain(n, bottom, errp)) {
