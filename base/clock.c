@@ -82,3 +82,24 @@ void clock_virtual_unlisten(struct clock_listener *l)
     }
     *p = l->next;
 }
+
+int64_t clock_virtual_next_deadline(int64_t *n_waiting)
+{
+    int64_t first = INT64_MAX, n = 0;
+
+    control_assert();
+    for (struct clock_listener *l = listeners; l; l = l->next) {
+        int64_t deadline = l->deadline ? l->deadline(l, &n) : INT64_MAX;
+
+        first = MIN(first, deadline);
+    }
+    if (n_waiting) {
+        *n_waiting = n;
+    }
+    return first;
+}
+
+bool clock_virtual_is_stopped(void)
+{
+    return stopped_at >= 0;
+}

@@ -11,6 +11,7 @@
  */
 #pragma once
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Nanoseconds; never goes back. */
@@ -34,7 +35,15 @@ void clock_virtual_run(void);
  * deadline asks again.  Owned by the listener while it is in the list. */
 struct clock_listener {
     void (*changed)(struct clock_listener *l);
+    /* When the first of those that wait may go: virtual ns, INT64_MAX for
+     * never; adds how many wait to *N_WAITING.  NULL: nobody ever waits. */
+    int64_t (*deadline)(struct clock_listener *l, int64_t *n_waiting);
     struct clock_listener *next;
 };
 void clock_virtual_listen(struct clock_listener *l);
 void clock_virtual_unlisten(struct clock_listener *l);
+/* The first deadline of all listeners (INT64_MAX: none), and, if not NULL, how
+ * many wait. */
+int64_t clock_virtual_next_deadline(int64_t *n_waiting);
+/* Does it stand still? */
+bool clock_virtual_is_stopped(void);

@@ -324,7 +324,8 @@ void error_report(const struct error *err)
 {
     error_report_text("%s", err->text);
     if (err->hint) {
-        fprintf(stderr, "%s", err->hint);
+        fprintf(stderr, "%s%s", err->hint,
+                g_str_has_suffix(err->hint, "\n") ? "" : "\n");
         fflush(stderr);
     }
 }

@@ -15,7 +15,8 @@
  *             I2  Without a front end a backend holds no permission but to
  *                 read, and shares all.
  *             I3  A request through backend_p*() waits for the limits first,
- *                 outside of the root: a drain lets waiting ones go.
+ *                 in flight on the root: a drain lets waiting ones go, and
+ *                 waits for them as for others.
  *             I4  A named backend that -drive made goes with its front end
  *                 (device_del) or with drive_del, its node too if nobody
  *                 else has it.
@@ -62,9 +63,13 @@ struct backend *backend_lookup(const char *device, const char *id,
                                struct error **errp);
 /* Oldest first: for (b = backend_next(NULL); b; b = backend_next(b)). */
 struct backend *backend_next(const struct backend *b);
-/* One with a name whose medium is N or, through implicit filters, above it;
- * NULL: none.  What messages call N, and what a job on N is called. */
+/* One with a name whose medium is N; NULL: none. */
 struct backend *backend_of_node(const struct node *n);
+/* What messages call N: the name of that, else N's own.  Borrowed. */
+const char *backend_or_node_name(const struct node *n);
+/* What a job on the node that DEVICE (a backend or a node) means is called
+ * unless the user says: as the backend, or "".  Borrowed. */
+const char *backend_default_job_id(const char *device);
 
 /* ---- life --------------------------------------------------------------- */
 
@@ -74,7 +79,8 @@ struct backend_options {
     bool with_dev;
     bool writethrough;          /* every write is on stable storage */
     bool read_only;             /* of media to come, when none is told */
-    BlockdevOnError on_read_error, on_write_error;  /* report, enospc */
+    /* AUTO: nobody said, it is report and enospc. */
+    BlockdevOnError on_read_error, on_write_error;
 };
 
 /* With a reference for the caller, listed.  NULL with QEMU's text: the name
@@ -82,7 +88,7 @@ struct backend_options {
 struct backend *backend_new(const struct backend_options *options,
                             struct error **errp);
 struct backend *backend_ref(struct backend *b);
-/* The last one takes out the medium and frees it: yields. */
+/* The last one takes out the medium and frees it: yields.  NULL is fine. */
 void backend_unref(struct backend *b);
 /* Take the name away: nobody finds it any more (drive_del of one in use,
  * device_del of one that -drive made).  Its reference, if -drive's, with it:
@@ -92,9 +98,13 @@ void backend_forget(struct backend *b);
 /* ---- medium ------------------------------------------------------------- */
 
 const char *backend_name(const struct backend *b);      /* "" if none */
+/* For messages: its name, or that of its device; "" if it has neither. */
+const char *backend_shown_name(const struct backend *b);
 struct node *backend_node(const struct backend *b);     /* NULL: empty */
 /* NULL while it is empty. */
 struct root *backend_root(const struct backend *b);
+/* Whose root is R?  NULL: no backend's. */
+struct backend *backend_of_root(const struct root *r);
 /* Put NODE (ref taken) into the empty B.  False with a text: permissions. */
 bool backend_insert(struct backend *b, struct node *node, struct error **errp);
 /* Take the medium out: jobs' and exports' hold on the node is theirs.
@@ -104,6 +114,16 @@ void backend_remove(struct backend *b);
  * does that).  All or nothing; yields (drains). */
 bool backend_replace(struct backend *b, struct node *node,
                      struct error **errp);
+
+/* Told once, before the medium goes; may yield.  Then it watches no more.
+ * Owned by who watches. */
+struct backend_watcher {
+    void (*medium_goes)(struct backend_watcher *w);
+    struct backend_watcher *next;
+};
+void backend_watch(struct backend *b, struct backend_watcher *w);
+/* No harm if it was told already. */
+void backend_unwatch(struct backend *b, struct backend_watcher *w);
 
 /* ---- front end ---------------------------------------------------------- */
 
@@ -117,6 +137,8 @@ void backend_detach_dev(struct backend *b);
 struct backend_dev *backend_dev(const struct backend *b);   /* or NULL */
 bool backend_set_perm(struct backend *b, unsigned perm, unsigned shared,
                       struct error **errp);
+void backend_get_perm(const struct backend *b, unsigned *perm,
+                      unsigned *shared);
 
 /* ---- limits, policy, statistics ----------------------------------------- */
 
@@ -128,9 +150,20 @@ void backend_set_limits(struct backend *b, const char *group,
 bool backend_get_limits(const struct backend *b, const char **group,
                         struct throttle_limits *limits);
 struct block_stats *backend_stats(const struct backend *b);
+/* For a guest that has a root of its own (an export): wait until a request of
+ * B may go.  Any thread, no lock. */
+bool backend_is_limited(const struct backend *b);
+void backend_wait_for_turn(struct backend *b, bool is_write, int64_t bytes);
+/* Control lock: nothing waits, until as many _end(). */
+void backend_let_go_begin(struct backend *b);
+void backend_let_go_end(struct backend *b);
+/* The server ends: of those there are nothing waits any more. */
+void backends_let_go(void);
 
 void backend_set_on_error(struct backend *b, BlockdevOnError on_read,
                           BlockdevOnError on_write);
+/* Has the user said what to do (anything but auto)?  Any thread. */
+bool backend_on_error_set(const struct backend *b);
 bool backend_writethrough(const struct backend *b);
 void backend_set_writethrough(struct backend *b, bool on);
 bool backend_read_only_wanted(const struct backend *b);
@@ -148,8 +181,10 @@ void backend_resume_all(void);
  */
 BlockErrorAction backend_guest_error(struct backend *b, bool is_read,
                                      int error);
-/* Until cont, or the server's end (false).  Yields. */
-bool backend_wait_resumed(struct backend *b);
+/* Until cont; false: GIVES_UP(OPAQUE) said so (after a control_notify()), or
+ * the medium goes.  Yields. */
+bool backend_wait_resumed(struct backend *b, bool (*gives_up)(void *opaque),
+                          void *opaque);
 /* Who stops the machine. */
 void backend_set_stop_hook(void (*stop)(void));
 
@@ -170,3 +205,5 @@ int backend_pwrite_zeroes(struct backend *b, int64_t offset, int64_t bytes,
                           unsigned flags);
 int backend_pdiscard(struct backend *b, int64_t offset, int64_t bytes);
 int backend_flush(struct backend *b);
+/* How many have entered, of all backends. */
+int64_t backend_count_entered(void);

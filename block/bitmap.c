@@ -132,6 +132,11 @@ static bool can_persist(struct node *n, const char *name,
                   " is read-only", name, n->name);
         return false;
     }
+    if (n->inactive) {
+        error_set(errp, "Can't make bitmap '%s' persistent in '%s': the node"
+                  " is inactive", name, n->name);
+        return false;
+    }
     if (!n->driver->bitmap_can_store(n, name, granularity, errp)) {
         error_prepend(errp, "Can't make bitmap '%s' persistent in '%s': ",
                       name, n->name);

@@ -6,6 +6,7 @@
 #include "block/graph-priv.h"
 
 #include "base/control.h"
+#include "block/backend.h"
 
 struct op_blocker {
     const void *owner;
@@ -90,7 +91,8 @@ bool node_op_allowed(const struct node *n, enum node_op op,
 
     if (n->op_blockers[op]) {
         b = n->op_blockers[op]->data;
-        error_set(errp, "Node '%s' is busy: %s", node_name(n), b->reason);
+        error_set(errp, "Node '%s' is busy: %s",
+                  backend_or_node_name(n), b->reason);
         describe_blocker(n, b, errp);
         return false;
     }
@@ -100,7 +102,8 @@ bool node_op_allowed(const struct node *n, enum node_op op,
     for (const struct child *c = n->parents; c; c = c->next_parent) {
         if (c->parent && (c->role & ROLE_COW)) {
             error_set(errp, "Node '%s' is busy: node is used as backing hd "
-                      "of '%s'", node_name(n), node_name(c->parent));
+                      "of '%s'", backend_or_node_name(n),
+                      node_name(c->parent));
             error_add_node(errp, node_name(n));
             return false;
         }

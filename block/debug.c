@@ -44,6 +44,12 @@ void node_debug_event_at(struct node *n, BlkdebugEvent event, bool below)
     }
 }
 
+bool node_debug_reaches(struct node *n)
+{
+    control_assert();
+    return find_rules(n);
+}
+
 bool node_debug_breakpoint(struct node *n, BlkdebugEvent event,
                            const char *tag)
 {
@@ -76,10 +82,15 @@ bool node_debug_resume(struct node *n, const char *tag)
     return r && blkdebug_rules_resume(r, tag);
 }
 
-bool node_debug_is_suspended(struct node *n, const char *tag)
+unsigned node_debug_count_suspended(struct node *n, const char *tag)
 {
     struct blkdebug_rules *r = find_rules(n);
 
     control_assert();
-    return r && blkdebug_rules_is_suspended(r, tag);
+    return r ? blkdebug_rules_count_suspended(r, tag) : 0;
+}
+
+bool node_debug_is_suspended(struct node *n, const char *tag)
+{
+    return node_debug_count_suspended(n, tag) > 0;
 }

@@ -39,17 +39,25 @@ void node_debug_event_at(struct node *n, BlkdebugEvent event, bool below);
 
 /* ---- breakpoints: control lock held; false: no blkdebug below N --------- */
 
-/* The next request that raises EVENT stops there and is called TAG. */
+/* The next request that raises EVENT stops there and is called TAG.  All
+ * breakpoints of EVENT stop that request, until it was resumed as each. */
 bool node_debug_breakpoint(struct node *n, BlkdebugEvent event,
                            const char *tag);
 /* Remove all breakpoints called TAG and let go what they stopped.  False if
- * there were none, too. */
+ * none was left to remove, too. */
 bool node_debug_remove_breakpoint(struct node *n, const char *tag);
-/* Let the request go on that has been stopped as TAG for the longest time.
- * False if there is none, too. */
+/* Let the request go on that was stopped as TAG last.  False if there is
+ * none, too. */
 bool node_debug_resume(struct node *n, const char *tag);
 /* Is a request stopped as TAG?  It becomes true with a control_notify(). */
 bool node_debug_is_suspended(struct node *n, const char *tag);
+/* How many are? */
+unsigned node_debug_count_suspended(struct node *n, const char *tag);
+/* Is there a blkdebug below N, or N itself? */
+bool node_debug_reaches(struct node *n);
+/* Told, in the thread of a request and with no lock held, that it is stopped
+ * as TAG.  Control lock; NULL: nobody. */
+void node_debug_set_hook(void (*hook)(const char *tag));
 
 /* ---- who must not be stopped -------------------------------------------- */
 

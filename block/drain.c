@@ -24,6 +24,7 @@
 
 #include "base/control.h"
 #include "base/trace.h"
+#include "block/backend.h"
 
 struct drain {
     GPtrArray *nodes;           /* owned references */
@@ -209,6 +210,7 @@ void drain_hurry_all(void)
 {
     control_assert();
     hurry_all = true;
+    backends_let_go();
     tell_drivers();
 }
 

@@ -52,6 +52,7 @@ enum {
     INHERITED_READ_ONLY      = 1 << 0, INHERITED_AUTO_READ_ONLY = 1 << 1,
     INHERITED_FORCE_SHARE    = 1 << 2, INHERITED_DIRECT         = 1 << 3,
     INHERITED_NO_FLUSH       = 1 << 4, INHERITED_DISCARD        = 1 << 5,
+    INHERITED_ACTIVE         = 1 << 6,
 };
 
 struct node {
@@ -82,6 +83,9 @@ struct node {
     bool auto_read_only;        /* may fall back to read_only when opened, and
                                    open for writing only while a user writes */
     bool force_share;
+    bool inactive;              /* another program may change it: inactive.h;
+                                   changes only while drained, so that a
+                                   request may look */
     char *filename;             /* owned; exact path, "" if there is none */
     char *json_filename;        /* owned cache of node_filename(), or NULL */
     uint64_t filename_generation;   /* of the graph that it was made for */
@@ -129,6 +133,7 @@ struct node {
     unsigned supported_zero_flags;      /* BLK_FUA | BLK_MAY_UNMAP ... */
     bool detect_zeroes, detect_zeroes_unmap;
     bool discard_unmap;                 /* discard=unmap: pass discards on */
+    bool copy_on_read;                  /* block/node-cor.h */
     bool cache_direct, cache_no_flush;
 
     struct range_lock serialising;      /* block/io.c: read-modify-write */
@@ -326,6 +331,23 @@ struct driver {
      * the old ones again).  No control lock; cannot fail.  May be NULL. */
     void (*reopen_commit)(struct node_reopen *r);
     void (*reopen_abort)(struct node_reopen *r);
+
+    /* -- handing over: see block/inactive.h ------------------------------- */
+    /*
+     * N, which is drained and was flushed, is to be inactive: write what is
+     * in memory alone, forget what the next owner may change (bitmaps of the
+     * file).  Reads go on.  No control lock.  False and errp: N goes on as
+     * before.  NULL: nothing to do.
+     */
+    bool (*inactivate)(struct node *n, struct error **errp);
+    /*
+     * N, drained, is active again and has its permissions; what is below has
+     * been activated.  Nothing that was read from the file is true any more:
+     * read it again, set length_bytes.  Also the way back when another node
+     * could not be inactivated.  No control lock.  False and errp: N is as it
+     * was.  NULL: nothing to do.
+     */
+    bool (*activate)(struct node *n, struct error **errp);
 
     /* -- creation (blockdev-create): control lock HELD, yields ------------ */
     bool (*create)(const BlockdevCreateOptions *options, struct error **errp);

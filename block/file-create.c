@@ -179,10 +179,8 @@ static bool create_file(const BlockdevCreateOptionsFile *o,
         error_set(errp, "Extent size hint is too large");
         return false;
     }
-    fd = open(o->filename, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    fd = file_open_path(o->filename, O_RDWR | O_CREAT | O_CLOEXEC, errp);
     if (fd < 0) {
-        error_set_errno(errp, errno, "Could not create '%s'", o->filename);
-        error_add_file(errp, o->filename);
         return false;
     }
     ok = lock_for_creation(fd, errp);
@@ -202,7 +200,10 @@ static bool create_file(const BlockdevCreateOptionsFile *o,
                                                       : PREALLOC_MODE_OFF,
                     errp);
     }
-    if (close(fd) < 0 && ok) {      /* with it go the locks */
+    if (file_is_passed(o->filename)) {
+        file_locks_set(fd, 0, PERM_ALL, true, NULL);
+    }
+    if (file_close_fd(fd) < 0 && ok) {      /* with it go the locks */
         error_set_errno(errp, errno, "Could not close the new file '%s'",
                         o->filename);
         ok = false;

@@ -60,6 +60,8 @@ int file_open_kind(struct node *n, const BlockdevOptions *options,
                    const struct file_kind *kind, struct error **errp);
 void file_close(struct node *n);
 void file_refresh_limits(struct node *n);
+/* It is LENGTH (or -errno) long now; for driver->activate. */
+bool file_read_again(struct node *n, int64_t length, struct error **errp);
 bool file_check_perm(struct node *n, unsigned perm, unsigned shared,
                      struct error **errp);
 void file_set_perm(struct node *n, unsigned perm, unsigned shared);
@@ -71,8 +73,18 @@ int file_count_discard(struct file_state *s, int64_t bytes, int ret);
 extern const char *const file_strong_options[];
 /* For who writes in whatever way the file must be open for writing. */
 enum { FILE_PERM_ANY_WRITE = PERM_WRITE | PERM_WRITE_UNCHANGED | PERM_RESIZE };
+
+/* file-open.c.  All descriptors of these go with file_close_fd(). */
+/* As open(); -1 with errno and a text. */
+int file_open_path(const char *path, int flags, struct error **errp);
 /* The same file as FD again, even if it has another name or none by now. */
 int file_open_same(int fd, const char *path, int flags, struct error **errp);
+/* The same file, for reading, to carry its locks. */
+int file_open_for_locks(int fd, const char *path, struct error **errp);
+/* Was it passed to us (/dev/fdset/)?  Its locks then outlive our
+ * descriptors. */
+bool file_is_passed(const char *path);
+int file_close_fd(int fd);
 
 /* file-reopen.c: see struct driver */
 extern const char *const file_reopen_options[];

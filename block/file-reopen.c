@@ -32,7 +32,7 @@ struct file_reopen {
 static void close_fd(int *fd)
 {
     if (*fd >= 0) {
-        close(*fd);
+        file_close_fd(*fd);
         *fd = -1;
     }
 }

@@ -50,40 +50,6 @@ static int open_flags(const struct file_state *s, bool writable)
            (s->direct ? O_DIRECT : 0);
 }
 
-static int open_path(const char *path, int flags, struct error **errp)
-{
-    int fd = open(path, flags);
-
-    if (fd < 0 && errno == EINVAL && (flags & O_DIRECT)) {
-        error_set(errp, "Could not open '%s': filesystem does not support "
-                  "O_DIRECT", path);
-    } else if (fd < 0) {
-        error_set_errno(errp, errno, "Could not open '%s'", path);
-    }
-    if (fd < 0) {
-        error_add_file(errp, path);
-    }
-    return fd;
-}
-
-int file_open_same(int fd, const char *path, int flags, struct error **errp)
-{
-    char link[64];
-    int new_fd;
-
-    g_snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-    new_fd = open(link, flags);
-    if (new_fd >= 0) {
-        return new_fd;
-    }
-    if (errno == ENOENT) {
-        return open_path(path, flags, errp);    /* no /proc here */
-    }
-    error_set_errno(errp, errno, "Could not open '%s'", path);
-    error_add_file(errp, path);
-    return -1;
-}
-
 static bool check_type(const struct node *n, const char *path,
                        const struct file_kind *kind, struct error **errp)
 {
@@ -180,17 +146,17 @@ static bool open_data_fd(struct node *n, const BlockdevOptions *options,
     s->dynamic = !n->read_only && options->has_auto_read_only &&
                  options->auto_read_only;
     s->writable = !n->read_only && !s->dynamic;
-    s->fd = open_path(path, open_flags(s, s->writable) | O_NONBLOCK, errp);
+    s->fd = file_open_path(path, open_flags(s, s->writable) | O_NONBLOCK, errp);
     return s->fd >= 0;
 }
 
 static void close_fds(struct file_state *s)
 {
     if (s->fd >= 0) {
-        close(s->fd);
+        file_close_fd(s->fd);
     }
     if (s->lock_fd >= 0) {
-        close(s->lock_fd);
+        file_close_fd(s->lock_fd);
     }
     s->fd = s->lock_fd = -1;
 }
@@ -221,8 +187,7 @@ static bool open_all(struct node *n, const BlockdevOptions *options,
         return false;
     }
     if (!(o->has_locking && o->locking == ON_OFF_AUTO_OFF)) {
-        s->lock_fd = file_open_same(s->fd, o->filename,
-                                    O_RDONLY | O_CLOEXEC, errp);
+        s->lock_fd = file_open_for_locks(s->fd, o->filename, errp);
         if (s->lock_fd < 0) {
             return false;
         }
@@ -270,8 +235,33 @@ void file_close(struct node *n)
 {
     struct file_state *s = n->state;
 
+    if (s->lock_fd >= 0 && file_is_passed(n->filename)) {
+        file_locks_set(s->lock_fd, 0, PERM_ALL, true, NULL);
+    }
     close_fds(s);
     file_holes_deinit(&s->holes);
+}
+
+/* ---- handed over -------------------------------------------------------- */
+
+bool file_read_again(struct node *n, int64_t length, struct error **errp)
+{
+    const BlockdevOptionsFile *o = file_options(n->options);
+    struct file_state *s = n->state;
+
+    if (!o->has_drop_cache || o->drop_cache) {
+        posix_fadvise(s->fd, 0, 0, POSIX_FADV_DONTNEED);    /* a wish */
+    }
+    file_holes_punched(&s->holes);
+    atomic_fetch_add(&n->write_generation, 1);
+    return set_length(n, length, errp);
+}
+
+static bool file_activate(struct node *n, struct error **errp)
+{
+    struct file_state *s = n->state;
+
+    return file_read_again(n, file_length(s->fd), errp);
 }
 
 /* ---- permissions -------------------------------------------------------- */
@@ -309,7 +299,7 @@ bool file_check_perm(struct node *n, unsigned perm, unsigned shared,
     }
     if (!lock_new(n, perm, shared, errp)) {
         if (s->new_fd >= 0) {
-            close(s->new_fd);
+            file_close_fd(s->new_fd);
             s->new_fd = -1;
         }
         return false;
@@ -325,7 +315,7 @@ void file_set_perm(struct node *n, unsigned perm, unsigned shared)
         if (dup3(s->new_fd, s->fd, O_CLOEXEC) >= 0) {
             s->writable = !s->writable;
         }
-        close(s->new_fd);
+        file_close_fd(s->new_fd);
         s->new_fd = -1;
     }
     s->perm = perm;
@@ -342,7 +332,7 @@ void file_abort_perm(struct node *n)
     struct file_state *s = n->state;
 
     if (s->new_fd >= 0) {
-        close(s->new_fd);
+        file_close_fd(s->new_fd);
         s->new_fd = -1;
     }
     if (s->lock_fd >= 0) {
@@ -394,6 +384,7 @@ const struct driver driver_file = {
     .allocated_bytes = file_allocated_bytes,
     .specific_stats = file_specific_stats,
     .reads_zero_when_new = file_reads_zero_when_new,
+    .activate = file_activate,
     .reopen_options = file_reopen_options,
     .reopen_prepare = file_reopen_prepare,
     .reopen_activate = file_reopen_activate,

@@ -386,12 +386,14 @@ json_t *filename_parse_json(const char *name, struct error **errp)
     flat = json_loads(name + strlen(json_prefix), JSON_REJECT_DUPLICATES,
                       &where);
     if (!json_is_object(flat)) {
+        bool is_cut = !flat && json_error_code(&where) ==
+                      json_error_premature_end_of_input;
+
         if (flat) {
-            error_set(errp, "Could not parse the JSON options: an object is "
-                      "expected");
+            error_set(errp, "Invalid JSON object given");
         } else {
-            error_set(errp, "Could not parse the JSON options: %s",
-                      where.text);
+            error_set(errp, "Could not parse the JSON options: JSON parse "
+                      "error, %s", is_cut ? "premature EOI" : where.text);
         }
         json_decref(flat);
         return NULL;

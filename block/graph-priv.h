@@ -30,6 +30,8 @@ void graph_change_move(struct graph_change *gc, struct child *child,
                        struct node *to);
 void graph_change_perm(struct graph_change *gc, struct child *child,
                        unsigned perm, unsigned shared);
+/* N is inactive from now on, or no more; roots on it hold what they may. */
+void graph_change_inactive(struct graph_change *gc, struct node *n, bool on);
 /* N's way to use its children has changed (read_only). */
 void graph_change_touch(struct graph_change *gc, struct node *n);
 /*
@@ -131,6 +133,7 @@ struct root {
     const struct root_ops *ops;
     void *opaque;
     bool no_gate, stay_on_node;
+    unsigned shared;            /* control lock; see root_perm_on() */
     struct block_stats *stats;  /* owned; NULL: not counted */
     uint64_t serial;            /* ascending in order of creation */
 
@@ -143,8 +146,20 @@ struct root {
     struct cond opened;
 };
 
+/* May R's node be inactive with R on it? */
+bool root_may_be_inactive(const struct root *r);
+/* What R's link is to hold and share on N: all that R wants, but nothing where
+ * N is inactive and R lives with that. */
+void root_perm_on(const struct root *r, const struct node *n, unsigned *perm,
+                  unsigned *shared);
+/* For who is listed among the roots. */
+uint64_t root_new_serial(void);
 /* Requests in flight, or the owner says it is still at work? */
 bool root_is_busy(const struct root *r);
+/* As root_p*() check: 0 or -errno.  In flight on R. */
+int root_check_range(const struct root *r, int64_t offset, int64_t bytes);
+int root_check_write(const struct root *r, int64_t offset, int64_t bytes,
+                     unsigned flags);
 /* One more, one fewer drain. */
 void root_close_gate(struct root *r);
 void root_open_gate(struct root *r);

@@ -22,6 +22,7 @@
 #include "base/pool.h"
 #include "base/trace.h"
 #include "bitmaps/dirty-bitmap.h"
+#include "block/backend.h"
 #include "block/debug.h"
 
 enum { MAX_NAME = 31 };
@@ -37,6 +38,10 @@ bool node_check_name(const char *name, struct error **errp)
 {
     if (!id_is_well_formed(name)) {
         error_set(errp, "Invalid node-name: '%s'", name);
+        return false;
+    }
+    if (backend_find(name)) {
+        error_set(errp, "node-name=%s is conflicting with a device id", name);
         return false;
     }
     if (g_hash_table_contains(names, name)) {
@@ -152,11 +157,12 @@ struct node *node_find_hidden(const char *name)
 struct node *node_lookup(const char *device, const char *node_name,
                          struct error **errp)
 {
-    /* There are no devices; a device name that is none may be a node's only
-     * where the command says so, and passes it as both. */
-    struct node *n = node_find(node_name);
+    const struct backend *b = backend_find(device);
+    struct node *n = b ? backend_node(b) : node_find(node_name);
 
-    if (!n) {
+    if (b && !n) {
+        error_set(errp, "Device '%s' has no medium", device);
+    } else if (!n) {
         error_set(errp, "Cannot find device='%s' nor node-name='%s'",
                   device ? device : "", node_name ? node_name : "");
         error_add_node(errp, node_name);

@@ -170,6 +170,13 @@ static int device_truncate(struct node *n, int64_t length, bool exact,
     return 0;
 }
 
+static bool device_activate(struct node *n, struct error **errp)
+{
+    struct file_state *s = n->state;
+
+    return file_read_again(n, device_length(s->fd), errp);
+}
+
 const struct driver driver_host_device = {
     .name = "host_device",
     .type = BLOCKDEV_DRIVER_HOST_DEVICE,
@@ -191,6 +198,7 @@ const struct driver driver_host_device = {
     .truncate = device_truncate,
     .allocated_bytes = file_allocated_bytes,
     .specific_stats = file_specific_stats,
+    .activate = device_activate,
     .reopen_options = file_reopen_options,
     .reopen_prepare = file_reopen_prepare,
     .reopen_activate = file_reopen_activate,

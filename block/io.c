@@ -24,6 +24,7 @@
 #include "bitmaps/dirty-bitmap.h"
 #include "block/debug.h"
 #include "block/io-hold.h"
+#include "block/node-cor.h"
 #include "block/io-priv.h"
 #include "block/write-threshold.h"
 #include "block/zeroes.h"
@@ -132,6 +133,13 @@ int node_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,
     }
     length = atomic_load_explicit(&n->length_bytes, memory_order_relaxed);
     inside = CLAMP(length - offset, 0, bytes);
+    if (G_UNLIKELY(n->copy_on_read)) {
+        ret = flags & BLK_NOWAIT ? -EAGAIN
+              : node_copy_before_read(n, offset, inside);
+        if (ret < 0) {
+            return ret;
+        }
+    }
     if (G_LIKELY(inside == bytes &&
                  !((offset | bytes) & (io_alignment(n) - 1)) &&
                  bytes <= max_transfer(n))) {
@@ -152,7 +160,7 @@ int io_check_write(const struct node *n, int64_t offset, int64_t bytes)
         offset > BLK_MAX_LENGTH_BYTES - bytes) {
         return -EINVAL;
     }
-    if (n->read_only) {
+    if (n->read_only || n->inactive) {
         return -EPERM;
     }
     if (offset + bytes > node_length(n) && !n->driver->is_protocol &&
@@ -440,6 +448,9 @@ int node_flush(struct node *n)
 {
     int ret = 0, child_ret;
 
+    if (n->inactive) {
+        return 0;               /* what was written was flushed before */
+    }
     NODE_DEBUG(n, FLUSH_TO_OS);
     if (n->driver->flush_to_os) {
         ret = n->driver->flush_to_os(n);

@@ -30,12 +30,14 @@ enum { MAX_DEPTH = 500 };
 
 enum log_kind {
     LOG_LINKED, LOG_UNLINKED, LOG_MOVED, LOG_CHILD_PERM, LOG_NODE_PERM,
+    LOG_INACTIVE,
 };
 
 struct log_entry {
     enum log_kind kind;
     struct child *child;
-    struct node *node;          /* LOG_NODE_PERM: whose; LOG_MOVED: old one */
+    struct node *node;          /* LOG_NODE_PERM, LOG_INACTIVE: whose;
+                                   LOG_MOVED: old one */
     struct child *prev, *next;  /* LOG_MOVED: old neighbours at the node */
     unsigned perm, shared;      /* old values */
 };
@@ -137,6 +139,17 @@ void graph_change_touch(struct graph_change *gc, struct node *n)
     }
 }
 
+/* C's root holds what it may on the node that it is on. */
+static void adapt_root(struct graph_change *gc, struct child *c)
+{
+    unsigned perm, shared;
+
+    root_perm_on(c->root, c->node, &perm, &shared);
+    if (perm != c->perm || shared != c->shared) {
+        graph_change_perm(gc, c, perm, shared);
+    }
+}
+
 void graph_change_link(struct graph_change *gc, struct child *c,
                        struct node *node)
 {
@@ -154,6 +167,9 @@ void graph_change_link(struct graph_change *gc, struct child *c,
     }
     parents_insert(node, c, NULL, node->parents);
     log_step(gc, (struct log_entry){ .kind = LOG_LINKED, .child = c });
+    if (c->root) {
+        adapt_root(gc, c);
+    }
     graph_change_touch(gc, c->parent);
     graph_change_touch(gc, node);
 }
@@ -181,6 +197,22 @@ void graph_change_move(struct graph_change *gc, struct child *c,
     parents_remove(c->node, c);
     c->node = node_ref(to);
     parents_insert(to, c, NULL, to->parents);
+    if (c->root) {
+        adapt_root(gc, c);
+    }
+}
+
+void graph_change_inactive(struct graph_change *gc, struct node *n, bool on)
+{
+    g_assert(n->inactive != on);
+    n->inactive = on;
+    log_step(gc, (struct log_entry){ .kind = LOG_INACTIVE, .node = n });
+    for (struct child *c = n->parents; c; c = c->next_parent) {
+        if (c->root) {
+            adapt_root(gc, c);
+        }
+    }
+    graph_change_touch(gc, n);
 }
 
 void graph_change_perm(struct graph_change *gc, struct child *c,
@@ -281,6 +313,28 @@ static bool check_frozen(const struct graph_change *gc, struct error **errp)
     return true;
 }
 
+/* ---- inactive nodes ----------------------------------------------------- */
+
+/* What is above an active node may write it; what is above an inactive one
+ * may not, so it is inactive itself. */
+static bool check_inactive(const struct graph_change *gc, struct error **errp)
+{
+    for (guint i = 0; i < gc->log->len; i++) {
+        const struct log_entry *e =
+            &g_array_index(gc->log, struct log_entry, i);
+        const struct child *c = e->child;
+
+        if ((e->kind == LOG_LINKED || e->kind == LOG_MOVED) && c->parent &&
+            c->node->inactive && !c->parent->inactive) {
+            error_set(errp, "Inactive '%s' can't be a %s child of active '%s'",
+                      node_name(c->node), c->name, node_name(c->parent));
+            error_add_node(errp, node_name(c->node));
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- the end of a change ------------------------------------------------ */
 
 /* The step took this reference; it is not the last. */
@@ -322,6 +376,9 @@ static void undo_step(const struct log_entry *e)
     case LOG_NODE_PERM:
         e->node->perm = e->perm;
         e->node->shared = e->shared;
+        break;
+    case LOG_INACTIVE:
+        e->node->inactive = !e->node->inactive;
         break;
     }
 }
@@ -398,7 +455,8 @@ static bool change_finish(struct graph_change *gc, GPtrArray *dropped,
 {
     g_autoptr(GPtrArray) seen = g_ptr_array_new();
     struct log_entry *log;
-    bool ok = (force || check_frozen(gc, errp)) &&
+    bool ok = (force || (check_frozen(gc, errp) &&
+                         check_inactive(gc, errp))) &&
               (update_heights(gc, force ? NULL : errp) || force) &&
               perm_check(gc, gc->touched, seen, force, errp);
 
@@ -424,7 +482,8 @@ static bool change_finish(struct graph_change *gc, GPtrArray *dropped,
 bool graph_change_check(struct graph_change *gc, struct error **errp)
 {
     g_autoptr(GPtrArray) seen = g_ptr_array_new();
-    bool ok = check_frozen(gc, errp) && update_heights(gc, errp) &&
+    bool ok = check_frozen(gc, errp) && check_inactive(gc, errp) &&
+              update_heights(gc, errp) &&
               perm_check(gc, gc->touched, seen, false, errp);
 
     if (ok) {

@@ -6,6 +6,7 @@
 #include "block/open-priv.h"
 
 #include "base/error.h"
+#include "block/inactive.h"
 
 struct options_source options_source_of(const struct node *parent)
 {
@@ -14,6 +15,7 @@ struct options_source options_source_of(const struct node *parent)
         .read_only = parent->read_only,
         .auto_read_only = parent->auto_read_only,
         .force_share = parent->force_share,
+        .inactive = parent->inactive,
         .cache_direct = parent->cache_direct,
         .cache_no_flush = parent->cache_no_flush,
     };
@@ -43,6 +45,10 @@ unsigned options_inherit(BlockdevOptions *o, const struct options_source *from,
                          INHERITED_AUTO_READ_ONLY);
     bits |= default_bool(&o->has_force_share, &o->force_share,
                          from->force_share, INHERITED_FORCE_SHARE);
+    bits |= default_bool(&o->has_active, &o->active,
+                         from->exists ? !from->inactive
+                                      : !inactive_is_default(),
+                         INHERITED_ACTIVE);
     if (!o->cache) {
         o->cache = BlockdevCacheOptions_new0();
     }
@@ -69,6 +75,7 @@ void options_forget(BlockdevOptions *o, unsigned inherited)
         { &o->has_read_only, INHERITED_READ_ONLY },
         { &o->has_auto_read_only, INHERITED_AUTO_READ_ONLY },
         { &o->has_force_share, INHERITED_FORCE_SHARE },
+        { &o->has_active, INHERITED_ACTIVE },
         { &o->has_discard, INHERITED_DISCARD },
         { &o->cache->has_direct, INHERITED_DIRECT },
         { &o->cache->has_no_flush, INHERITED_NO_FLUSH },

@@ -62,6 +62,11 @@ struct node *node_open_filename(const char *filename, const char *format,
                                 bool read_only,
                                 const BlockdevRefOrNull *backing,
                                 struct error **errp);
+/* As node_open_filename(), with the backing file its header names, and with the
+ * cache and discard modes of LIKE, if there is one.  Yields. */
+struct node *node_open_medium(const char *filename, const char *format,
+                              bool read_only, const struct node *like,
+                              struct error **errp);
 /* A file that a job writes, and which may take a node's place. */
 struct node_target {
     const char *filename;       /* all borrowed; as node_open_filename() */

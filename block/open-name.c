@@ -34,8 +34,7 @@ static const struct driver *best_driver(const uint8_t *buf, size_t len,
     return best;
 }
 
-static const struct driver *probe_format(struct node *file,
-                                         struct error **errp)
+const struct driver *probe_format(struct node *file, struct error **errp)
 {
     const struct driver *drv;
     uint8_t buf[PROBE_BYTES];
@@ -58,15 +57,17 @@ static const struct driver *probe_format(struct node *file,
     return drv;
 }
 
-static void warn_guessed_raw(const struct node *n)
+void warn_guessed_raw(const struct node *n)
 {
+    const struct node *file = n->file ? n->file->node : n;
+
     fprintf(stderr,
             "WARNING: Image format was not specified for '%s' and probing "
             "guessed raw.\n"
             "         Automatically detecting the format is dangerous for raw "
             "images, write operations on block 0 will be restricted.\n"
             "         Specify the 'raw' format explicitly to remove the "
-            "restrictions.\n", n->filename);
+            "restrictions.\n", node_filename((struct node *)file));
 }
 
 /* ---- putting options together ------------------------------------------- */

@@ -10,9 +10,19 @@ struct open_session {
     int n_nested;
 };
 
+void open_session_begin(struct open_session *s);
+/* Its nodes are seen from now on. */
+void open_session_publish(struct open_session *s);
+/* The session's references go; published nodes live by their parents'. */
+void open_session_end(struct open_session *s);
+
+struct options_source;
+
 /* Where in the graph a node is being opened for. */
 struct open_place {
     struct node *parent;        /* borrowed; inherited from; NULL: none */
+    const struct options_source *from;  /* borrowed; of the parent to come,
+                                   if it is not there yet; or NULL */
     unsigned role;              /* in PARENT */
     struct node *file;          /* borrowed; opened already (probing) */
     bool probed;                /* its format was guessed */
@@ -44,6 +54,10 @@ struct open_name {
 };
 struct node *open_by_name(struct open_session *s, const struct open_name *name,
                           const struct open_place *place, struct error **errp);
+/* What is in FILE, by its first bytes; yields. */
+const struct driver *probe_format(struct node *file, struct error **errp);
+/* On stderr: N's format was guessed. */
+void warn_guessed_raw(const struct node *n);
 /* Open and attach what N's options or header name, and so on downwards. */
 bool open_backing_chain(struct open_session *s, struct node *n,
                         struct error **errp);
@@ -56,7 +70,7 @@ const BlockdevRefOrNull *options_backing(const BlockdevOptions *o); /* NULL */
 /* What a child has from its parent where it does not say. */
 struct options_source {
     bool exists;                /* there is a parent */
-    bool read_only, auto_read_only, force_share;
+    bool read_only, auto_read_only, force_share, inactive;
     bool cache_direct, cache_no_flush;
 };
 

@@ -49,20 +49,19 @@ const BlockdevRefOrNull *options_backing(const BlockdevOptions *o)
 
 /* ---- session ------------------------------------------------------------ */
 
-static void session_begin(struct open_session *s)
+void open_session_begin(struct open_session *s)
 {
     *s = (struct open_session){ .done = g_ptr_array_new() };
 }
 
-static void session_publish(struct open_session *s)
+void open_session_publish(struct open_session *s)
 {
     for (guint i = 0; i < s->done->len; i++) {
         node_publish(s->done->pdata[i]);
     }
 }
 
-/* The session's references go; published nodes live by their parents'. */
-static void session_end(struct open_session *s)
+void open_session_end(struct open_session *s)
 {
     for (guint i = s->done->len; i-- > 0;) {
         node_unref(s->done->pdata[i]);
@@ -187,9 +186,12 @@ struct node *open_one(struct open_session *s, const BlockdevOptions *options,
     if (place->parent) {
         from = options_source_of(place->parent);
         n->inherits_from = place->parent->id;
+    } else if (place->from) {
+        from = *place->from;
     }
     n->inherited = options_inherit(n->options, &from, place->role);
     options_apply(n, n->options);
+    n->inactive = !n->options->active;
     if (!open_children(n, options->node_name, place->file, errp)) {
         node_unref(n);
         return NULL;
@@ -270,12 +272,12 @@ struct node *node_open(const BlockdevOptions *options, struct error **errp)
     struct node *n;
 
     control_assert();
-    session_begin(&s);
+    open_session_begin(&s);
     n = open_tree(&s, options, &top, errp);
     if (n) {
-        session_publish(&s);
+        open_session_publish(&s);
     }
-    session_end(&s);
+    open_session_end(&s);
     return n;
 }
 
@@ -295,16 +297,16 @@ static struct node *open_name_alone(const struct open_name *name,
     struct node *n;
 
     control_assert();
-    session_begin(&s);
+    open_session_begin(&s);
     n = open_by_name(&s, name, &top, errp);
     if (n && !open_backing_chain(&s, n, errp)) {
         node_unref(n);
         n = NULL;
     }
     if (n) {
-        session_publish(&s);
+        open_session_publish(&s);
     }
-    session_end(&s);
+    open_session_end(&s);
     return n;
 }
 
@@ -316,6 +318,18 @@ struct node *node_open_filename(const char *filename, const char *format,
     struct open_name name = {
         .filename = filename, .format = format, .backing = backing,
         .has_read_only = true, .read_only = read_only,
+    };
+
+    return open_name_alone(&name, false, errp);
+}
+
+struct node *node_open_medium(const char *filename, const char *format,
+                              bool read_only, const struct node *like,
+                              struct error **errp)
+{
+    struct open_name name = {
+        .filename = filename, .format = format,
+        .has_read_only = true, .read_only = read_only, .like = like,
     };
 
     return open_name_alone(&name, false, errp);

@@ -85,6 +85,11 @@ static void compute_child_perm(struct node *n, const struct child *c,
     } else {
         generic_child_perm(n, c, n->perm, n->shared, perm, shared);
     }
+    if (n->inactive) {
+        /* Whoever is the owner now does as he likes. */
+        *perm &= PERM_CONSISTENT_READ;
+        *shared = PERM_ALL;
+    }
     if (c->node->force_share) {
         *shared = PERM_ALL;
     }
@@ -265,6 +270,21 @@ static bool check_conflicts(const struct node *n, struct error **errp)
 
 /* ---- two phases --------------------------------------------------------- */
 
+static bool check_inactive(const struct node *n, struct error **errp)
+{
+    unsigned refused = n->inactive ? n->perm & ~PERM_CONSISTENT_READ : 0;
+
+    for (int i = 0; refused && i < N_PERMS; i++) {
+        if (refused & (1u << i)) {
+            error_set(errp, "Permission '%s' unavailable on inactive node",
+                      perm_names[i]);
+            error_add_node(errp, node_name(n));
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool check_node(struct node *n, struct error **errp)
 {
     const unsigned writes = PERM_WRITE | PERM_WRITE_UNCHANGED;
@@ -280,6 +300,9 @@ static bool check_node(struct node *n, struct error **errp)
     }
     if ((n->perm & writes) && n->read_only) {
         error_set(errp, "Block node is read-only");
+        return false;
+    }
+    if (!check_inactive(n, errp)) {
         return false;
     }
     if ((n->perm & writes) && !(n->perm & PERM_RESIZE) && n->opened &&

@@ -25,11 +25,12 @@ bool qmp_blockdev_add(const BlockdevOptions *args, struct error **errp)
     return true;
 }
 
-/* Exports and devices; a job's roots have a text of their own. */
+/* Exports, devices, and what a job writes to; its other roots have a text of
+ * their own. */
 static bool has_plain_root(const struct node *n)
 {
     for (const struct child *c = n->parents; c; c = c->next_parent) {
-        if (c->root && !root_is_jobs(c->root)) {
+        if (c->root && (!root_is_jobs(c->root) || (c->perm & PERM_WRITE))) {
             return true;
         }
     }
@@ -145,9 +146,4 @@ BlockDeviceInfoList *qmp_query_named_block_nodes(
         qapi_list_append(list, info);
     }
     return list;
-}
-
-BlockInfoList *qmp_query_block(struct error **errp)
-{
-    return BlockInfoList_new0();        /* there are no devices */
 }

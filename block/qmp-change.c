@@ -2,6 +2,7 @@
 /* x-blockdev-change: children come to a node, or go. */
 #include "base/control.h"
 #include "base/error.h"
+#include "block/backend.h"
 #include "block/graph-priv.h"
 #include "qapi/qapi-commands.h"
 
@@ -10,12 +11,12 @@ static bool check_remove(struct node *parent, const char *name,
 {
     if (!child_find(parent, name)) {
         error_set(errp, "Node '%s' does not have child '%s'",
-                  node_name(parent), name);
+                  backend_or_node_name(parent), name);
         return false;
     }
     if (!parent->driver->del_child) {
         error_set(errp, "The node %s does not support removing a child",
-                  node_name(parent));
+                  backend_or_node_name(parent));
         return false;
     }
     return true;
@@ -46,12 +47,12 @@ static bool check_add(struct node *parent, const struct node *child,
 {
     if (!parent->driver->add_child) {
         error_set(errp, "The node %s does not support adding a child",
-                  node_name(parent));
+                  backend_or_node_name(parent));
         return false;
     }
     if (child->parents) {
         error_set(errp, "The node %s already has a parent",
-                  node_name(child));
+                  backend_or_node_name(child));
         return false;
     }
     return true;

@@ -4,6 +4,7 @@
 #include "base/control.h"
 #include "block/driver.h"
 #include "block/graph-priv.h"
+#include "block/inactive.h"
 #include "block/reopen.h"
 #include "block/root.h"
 #include "block/snapshot.h"
@@ -127,7 +128,8 @@ static bool check_image(struct node *root, struct node *image,
                   args->device);
         return false;
     }
-    if (!node_op_allowed(image, NODE_OP_CHANGE_BACKING, errp)) {
+    if (!node_op_allowed(image, NODE_OP_CHANGE_BACKING, errp) ||
+        !node_check_active(image, errp)) {
         return false;
     }
     if (!image->driver->change_backing_file) {

@@ -3,10 +3,11 @@
  * Commands: query-blockstats, block-latency-histogram-set,
  * block-set-write-threshold.
  *
- * Devices and exports are the roots that have statistics.
+ * Backends have statistics, and exports' roots have.
  */
 #include <string.h>
 #include "base/control.h"
+#include "block/backend.h"
 #include "block/graph-priv.h"
 #include "block/stats.h"
 #include "block/write-threshold.h"
@@ -102,6 +103,21 @@ static GPtrArray *all_exports(void)
     return roots;
 }
 
+/* An empty device has numbers, too. */
+static BlockStats *stats_of_backend(const struct backend *b)
+{
+    struct node *n = shown(backend_node(b));
+    BlockStats *s = n ? stats_below(n, true) : BlockStats_new0();
+    int64_t highest = n ? s->stats->wr_highest_offset : 0;
+
+    BlockDeviceStats_free(s->stats);
+    s->stats = block_stats_query(backend_stats(b));
+    s->stats->wr_highest_offset = highest;
+    s->device = g_strdup(backend_name(b));
+    s->qdev = backend_dev(b) ? g_strdup(backend_dev(b)->qdev) : NULL;
+    return s;
+}
+
 static BlockStats *stats_of_root(const struct root *r)
 {
     struct node *n = shown(r->link.node);
@@ -126,7 +142,12 @@ BlockStatsList *qmp_query_blockstats(const QueryBlockstatsArgs *args,
     if (args->has_query_nodes && args->query_nodes) {
         return all_nodes();
     }
-    list = BlockStatsList_new0();       /* there are no devices */
+    list = BlockStatsList_new0();
+    for (struct backend *b = backend_next(NULL); b; b = backend_next(b)) {
+        if (backend_name(b)[0] || backend_dev(b)) {
+            qapi_list_append(list, stats_of_backend(b));
+        }
+    }
     if (args->has_exports && args->exports) {
         roots = all_exports();
         for (guint i = 0; i < roots->len; i++) {
@@ -141,7 +162,11 @@ BlockStatsList *qmp_query_blockstats(const QueryBlockstatsArgs *args,
 static struct block_stats *find_stats(const char *id, struct error **errp)
 {
     g_autoptr(GPtrArray) roots = all_exports();
+    struct backend *b = backend_find_by_dev(id);
 
+    if (b) {
+        return backend_stats(b);
+    }
     for (guint i = 0; i < roots->len; i++) {
         struct root *r = roots->pdata[i];
 

@@ -9,6 +9,7 @@
 #include "block/graph-priv.h"
 
 #include "base/control.h"
+#include "block/backend-priv.h"
 #include "qapi/qapi-commands.h"
 
 struct builder {
@@ -70,33 +71,54 @@ static void add_edge(struct builder *b, const void *parent,
 
 /* ---- users -------------------------------------------------------------- */
 
-static gint newer_root(gconstpointer a, gconstpointer b)
-{
-    const struct root *ra = *(struct root *const *)a;
-    const struct root *rb = *(struct root *const *)b;
+/* A root, or a backend: that may have none. */
+struct user {
+    const struct root *root;
+    const struct backend *backend;
+    uint64_t serial;
+};
 
-    return ra->serial > rb->serial ? -1 : 1;
+static gint newer_user(gconstpointer a, gconstpointer b)
+{
+    const struct user *ua = a, *ub = b;
+
+    return ua->serial > ub->serial ? -1 : 1;
 }
 
-static GPtrArray *all_roots(void)
+static GArray *all_users(void)
 {
-    GPtrArray *roots = g_ptr_array_new();
+    GArray *users = g_array_new(false, false, sizeof(struct user));
 
     for (struct node *n = node_next(NULL); n; n = node_next(n)) {
         for (struct child *c = n->parents; c; c = c->next_parent) {
-            if (c->root) {
-                g_ptr_array_add(roots, c->root);
+            struct user u = { .root = c->root };
+
+            if (c->root && !backend_of_root(c->root)) {
+                u.serial = c->root->serial;
+                g_array_append_val(users, u);
             }
         }
     }
-    g_ptr_array_sort(roots, newer_root);
-    return roots;
+    for (struct backend *b = backend_next(NULL); b; b = backend_next(b)) {
+        struct user u = {
+            .root = backend_root(b), .backend = b, .serial = b->serial,
+        };
+
+        g_array_append_val(users, u);
+    }
+    g_array_sort(users, newer_user);
+    return users;
 }
 
-static void add_backend(struct builder *b, const struct root *r)
+static void add_backend(struct builder *b, const struct user *u)
 {
-    add_node(b, r, X_DBG_BLOCK_GRAPH_NODE_TYPE_BLOCK_BACKEND, "");
-    add_edge(b, r, &r->link);
+    const void *thing = u->backend ? (const void *)u->backend : u->root;
+
+    add_node(b, thing, X_DBG_BLOCK_GRAPH_NODE_TYPE_BLOCK_BACKEND,
+             u->backend ? backend_shown_name(u->backend) : "");
+    if (u->root) {
+        add_edge(b, thing, &u->root->link);
+    }
 }
 
 /* A job is one entry, whatever number of roots it has. */
@@ -111,19 +133,19 @@ static void add_job_root(struct builder *b, const struct root *r)
 
 static void add_users(struct builder *b)
 {
-    g_autoptr(GPtrArray) roots = all_roots();
+    g_autoptr(GArray) users = all_users();
 
-    for (guint i = roots->len; i-- > 0;) {
-        const struct root *r = roots->pdata[i];
+    for (guint i = users->len; i-- > 0;) {
+        const struct user *u = &g_array_index(users, struct user, i);
 
-        if (!r->ops || !r->ops->job_id) {
-            add_backend(b, r);
+        if (!u->root || !u->root->ops || !u->root->ops->job_id) {
+            add_backend(b, u);
         }
     }
-    for (guint i = 0; i < roots->len; i++) {
-        const struct root *r = roots->pdata[i];
+    for (guint i = 0; i < users->len; i++) {
+        const struct root *r = g_array_index(users, struct user, i).root;
 
-        if (r->ops && r->ops->job_id) {
+        if (r && r->ops && r->ops->job_id) {
             add_job_root(b, r);
         }
     }

@@ -26,6 +26,9 @@ static int64_t allocated_bytes(struct node *n)
 {
     int64_t sum = 0, bytes;
 
+    if (n->driver == &driver_blkdebug || n->driver == &driver_blkverify) {
+        return -ENOTSUP;        /* as QEMU has it */
+    }
     if (n->driver->allocated_bytes) {
         return n->driver->allocated_bytes(n);
     }
@@ -68,7 +71,8 @@ static ImageInfo *image_info_alone(struct node *n)
     info->actual_size = MAX(bytes, 0);
     info->has_cluster_size = cluster > 0;
     info->cluster_size = cluster;
-    info->has_dirty_flag = storage->driver != &driver_null_co;
+    info->has_dirty_flag = storage->driver != &driver_null_co &&
+                           storage->driver != &driver_null_aio;
     add_backing_names(n, info);
     if (n->driver->specific_info) {
         info->format_specific = n->driver->specific_info(n, NULL);

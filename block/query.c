@@ -76,7 +76,7 @@ BlockDeviceInfo *node_device_info(struct node *n, bool flat)
     info->node_name = g_strdup(node_name(n));
     info->drv = g_strdup(node_driver_name(n));
     info->ro = n->read_only;
-    info->active = true;
+    info->active = !n->inactive;
     info->backing_file = backing_name(n);
     info->backing_file_depth = flat ? 0 : backing_depth(n);
     info->children = children_info(n);

@@ -23,7 +23,6 @@ struct raw_state {
     int64_t offset;
     _Atomic int64_t end;        /* of the window in the file; INT64_MAX: none */
     bool has_size;
-    bool guarded;
 };
 
 static struct node *raw_file(const struct node *n)
@@ -96,13 +95,11 @@ static int raw_open(struct node *n, const BlockdevOptions *options,
                     struct error **errp)
 {
     const BlockdevOptionsRaw *o = &options->u.raw;
-    struct raw_state *s = n->state;
 
     if (!check_window(o, node_length(raw_file(n)), errp)) {
         return -EINVAL;
     }
     set_window(n, o);
-    s->guarded = n->probed;
     return 0;
 }
 
@@ -180,7 +177,7 @@ static int raw_pwrite(struct node *n, int64_t offset, int64_t bytes,
     const struct raw_state *s = n->state;
     int ret = check_end(s, offset, bytes);
 
-    if (ret == 0 && s->guarded && offset < GUARDED_BYTES) {
+    if (ret == 0 && n->probed && offset < GUARDED_BYTES) {
         if (flags & BLK_NOWAIT) {
             return -EAGAIN;
         }
@@ -243,7 +240,7 @@ static int raw_copy_range(struct node *src, int64_t src_offset,
     if (ret < 0) {
         return ret;
     }
-    return to->guarded ? -ENOTSUP
+    return dst->probed ? -ENOTSUP
            : node_copy_range(src_file, from->offset + src_offset, dst_file,
                              to->offset + dst_offset, bytes, flags);
 }

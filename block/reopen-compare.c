@@ -17,7 +17,7 @@ static bool is_generic(const char *key)
 {
     static const char *const keys[] = {
         "driver", "node-name", "discard", "cache", "read-only",
-        "auto-read-only", "force-share", "detect-zeroes",
+        "auto-read-only", "force-share", "detect-zeroes", "active",
     };
 
     for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
@@ -131,6 +131,17 @@ static bool compare_own(const struct node *n, const BlockdevOptions *given,
     return ok;
 }
 
+/* Only blockdev-set-active does that; not to say it means as it is. */
+static bool compare_active(const struct node *n, const BlockdevOptions *given,
+                           struct error **errp)
+{
+    if (given->has_active && given->active == n->inactive) {
+        error_set(errp, "Cannot change the option 'active'");
+        return false;
+    }
+    return true;
+}
+
 /* Whoever ignored other programs' locks may have read what they changed. */
 static bool compare_force_share(const struct node *n,
                                 const BlockdevOptions *given,
@@ -161,5 +172,5 @@ bool reopen_compare(const struct node *n, const BlockdevOptions *given,
         return false;
     }
     return compare_force_share(n, given, errp) &&
-           compare_own(n, given, errp);
+           compare_active(n, given, errp) && compare_own(n, given, errp);
 }

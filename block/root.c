@@ -104,22 +104,30 @@ void root_open_gate(struct root *r)
     if (old > 1) {
         return;
     }
+    /* Before the gate opens: who comes in then waits again (limits). */
+    if (r->ops && r->ops->drained_end) {
+        r->ops->drained_end(r->opaque);
+    }
     if (!r->no_gate && !r->freeing) {
         LOCK_GUARD(&r->lock);
         atomic_fetch_and_explicit(&r->gate, ~(uint64_t)GATE_CLOSED,
                                   memory_order_acq_rel);
         cond_broadcast(&r->opened);
     }
-    if (r->ops && r->ops->drained_end) {
-        r->ops->drained_end(r->opaque);
-    }
 }
 
 /* ---- life --------------------------------------------------------------- */
 
+uint64_t root_new_serial(void)
+{
+    static uint64_t last;
+
+    control_assert();
+    return ++last;
+}
+
 static struct root *root_alloc(const struct root_options *o)
 {
-    static uint64_t last_serial;
     struct root *r = NULL;
 
     if (posix_memalign((void **)&r, __alignof__(*r), sizeof(*r)) != 0) {
@@ -128,8 +136,8 @@ static struct root *root_alloc(const struct root_options *o)
     *r = (struct root){
         .ops = o->ops, .opaque = o->opaque,
         .no_gate = o->no_gate, .stay_on_node = o->stay_on_node,
-        .serial = ++last_serial,
-        .perm = o->perm,
+        .serial = root_new_serial(),
+        .perm = o->perm, .shared = o->shared,
         .link = { .name = o->name ? o->name : "root",
                   .perm = o->perm, .shared = o->shared },
     };
@@ -241,16 +249,41 @@ bool root_is_jobs(const struct root *r)
     return r->no_gate;
 }
 
+static bool may_be_inactive(const struct root *r, unsigned perm)
+{
+    if (r->ops && r->ops->may_be_inactive) {
+        return r->ops->may_be_inactive(r->opaque);
+    }
+    return !r->no_gate && !(perm & ~PERM_CONSISTENT_READ);
+}
+
+bool root_may_be_inactive(const struct root *r)
+{
+    return may_be_inactive(r, atomic_load(&r->perm));
+}
+
+void root_perm_on(const struct root *r, const struct node *n, unsigned *perm,
+                  unsigned *shared)
+{
+    bool rests = n->inactive && root_may_be_inactive(r);
+
+    *perm = rests ? 0 : atomic_load(&r->perm);
+    *shared = rests ? PERM_ALL : r->shared;
+}
+
 bool root_set_perm(struct root *r, unsigned perm, unsigned shared,
                    struct error **errp)
 {
+    bool rests = r->link.node->inactive && may_be_inactive(r, perm);
     struct graph_change *gc = graph_change_begin();
 
-    graph_change_perm(gc, &r->link, perm, shared);
+    graph_change_perm(gc, &r->link, rests ? 0 : perm,
+                      rests ? PERM_ALL : shared);
     if (!graph_change_finish(gc, NULL, errp)) {
         return false;
     }
     atomic_store(&r->perm, perm);
+    r->shared = shared;
     return true;
 }
 
@@ -282,7 +315,7 @@ int64_t root_length(const struct root *r)
     return node_length(r->link.node);
 }
 
-static int check_range(const struct root *r, int64_t offset, int64_t bytes)
+int root_check_range(const struct root *r, int64_t offset, int64_t bytes)
 {
     int64_t length = node_length(r->link.node);
 
@@ -292,8 +325,8 @@ static int check_range(const struct root *r, int64_t offset, int64_t bytes)
     return offset > length || bytes > length - offset ? -EIO : 0;
 }
 
-static int check_write(const struct root *r, int64_t offset, int64_t bytes,
-                       unsigned flags)
+int root_check_write(const struct root *r, int64_t offset, int64_t bytes,
+                     unsigned flags)
 {
     unsigned needed = flags & BLK_WRITE_UNCHANGED
                       ? PERM_WRITE | PERM_WRITE_UNCHANGED : PERM_WRITE;
@@ -301,7 +334,7 @@ static int check_write(const struct root *r, int64_t offset, int64_t bytes,
     if (!(atomic_load_explicit(&r->perm, memory_order_relaxed) & needed)) {
         return -EPERM;
     }
-    return check_range(r, offset, bytes);
+    return root_check_range(r, offset, bytes);
 }
 
 int root_pread(struct root *r, int64_t offset, int64_t bytes, void *buf,
@@ -310,7 +343,7 @@ int root_pread(struct root *r, int64_t offset, int64_t bytes, void *buf,
     int ret;
 
     root_enter(r);
-    ret = check_range(r, offset, bytes);
+    ret = root_check_range(r, offset, bytes);
     if (ret == 0 && bytes > 0) {
         ret = node_pread(r->link.node, offset, bytes, buf, flags);
     }
@@ -324,7 +357,7 @@ int root_pwrite(struct root *r, int64_t offset, int64_t bytes, const void *buf,
     int ret;
 
     root_enter(r);
-    ret = check_write(r, offset, bytes, flags);
+    ret = root_check_write(r, offset, bytes, flags);
     if (ret == 0 && bytes > 0) {
         ret = node_pwrite(r->link.node, offset, bytes, buf, flags);
     }
@@ -338,7 +371,7 @@ int root_pwrite_zeroes(struct root *r, int64_t offset, int64_t bytes,
     int ret;
 
     root_enter(r);
-    ret = check_write(r, offset, bytes, flags);
+    ret = root_check_write(r, offset, bytes, flags);
     if (ret == 0 && bytes > 0) {
         ret = node_pwrite_zeroes(r->link.node, offset, bytes, flags);
     }
@@ -351,7 +384,7 @@ int root_pdiscard(struct root *r, int64_t offset, int64_t bytes)
     int ret;
 
     root_enter(r);
-    ret = check_write(r, offset, bytes, 0);
+    ret = root_check_write(r, offset, bytes, 0);
     if (ret == 0 && bytes > 0) {
         ret = node_pdiscard(r->link.node, offset, bytes);
     }
@@ -376,7 +409,7 @@ int root_block_status_above(struct root *r, struct node *base, bool want_zero,
     int ret;
 
     root_enter(r);
-    ret = check_range(r, offset, bytes);
+    ret = root_check_range(r, offset, bytes);
     if (ret == 0) {
         ret = node_block_status_above(r->link.node, base, want_zero, offset,
                                       bytes, st);

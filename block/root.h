@@ -39,6 +39,12 @@ struct root_ops {
     /* Still at work?  A drain waits until false; changes are followed by
      * control_notify(). */
     bool (*drained_poll)(void *opaque);
+    /*
+     * May the node be inactive (block/inactive.h) for now?  The root keeps
+     * what it wants to hold and has it again when the node is active.  NULL:
+     * a job's root says no; others do if they do not write.  Must not yield.
+     */
+    bool (*may_be_inactive)(void *opaque);
     /* The node below was resized, or is another one now. */
     void (*resized)(void *opaque);
 };

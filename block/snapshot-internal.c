@@ -11,6 +11,7 @@
 #include <errno.h>
 #include "base/control.h"
 #include "block/graph-priv.h"
+#include "block/inactive.h"
 
 struct node *snapshot_find_root(const char *device, struct error **errp)
 {
@@ -18,7 +19,7 @@ struct node *snapshot_find_root(const char *device, struct error **errp)
 
     for (const struct child *c = n ? n->parents : NULL; c;
          c = c->next_parent) {
-        if (c->parent) {
+        if (c->parent || root_is_jobs(c->root)) {
             error_set(errp, "Need a root block node");
             return NULL;
         }
@@ -74,7 +75,8 @@ static bool check_can_create(struct node *n, const char *device,
 {
     const struct node *storage = storage_of(n);
 
-    if (!node_op_allowed(n, NODE_OP_SNAPSHOT, errp)) {
+    if (!node_op_allowed(n, NODE_OP_SNAPSHOT, errp) ||
+        !node_check_active(n, errp)) {
         return false;
     }
     if (n->read_only) {
@@ -186,7 +188,8 @@ SnapshotInfo *snapshot_internal_delete(struct node *n, const char *device,
     }
     node_ref(storage);
     node_work_begin(storage);
-    if (node_op_allowed(n, NODE_OP_SNAPSHOT, errp)) {
+    if (node_op_allowed(n, NODE_OP_SNAPSHOT, errp) &&
+        node_check_active(storage, errp)) {
         info = delete_found(storage, device, id, name, errp);
     }
     node_work_end(storage);

@@ -20,8 +20,10 @@
 #include <string.h>
 #include "base/control.h"
 #include "base/trace.h"
+#include "bitmaps/dirty-bitmap.h"
 #include "block/filename.h"
 #include "block/graph-priv.h"
+#include "block/inactive.h"
 #include "block/new-image.h"
 #include "block/reopen.h"
 #include "qapi/qapi-visit.h"
@@ -37,6 +39,7 @@ struct snapshot {
     struct node *node, *overlay;    /* owned references */
     bool names_node;            /* the overlay's header names the node */
     bool committed;
+    bool made_inactive;         /* the overlay, for the node's sake */
     struct child *link;         /* prepared: overlay's "backing" */
     GArray *moved;              /* struct moved */
 };
@@ -92,6 +95,15 @@ static void protect(struct node *n)
     }
 }
 
+static void activate_again(struct node *overlay)
+{
+    AUTO_ERROR(err);
+
+    if (!node_activate(overlay, &err)) {
+        error_report(err);
+    }
+}
+
 void snapshot_free(struct snapshot *s)
 {
     if (!s) {
@@ -100,6 +112,8 @@ void snapshot_free(struct snapshot *s)
     claims = g_slist_remove(claims, s);
     if (s->committed) {
         protect(s->node);
+    } else if (s->made_inactive) {
+        activate_again(s->overlay);
     }
     node_unref(s->overlay);
     node_unref(s->node);
@@ -242,7 +256,7 @@ static bool check_overlay_name(const BlockdevSnapshotSync *args,
         error_set(errp, "New overlay node-name missing");
         return false;
     }
-    if (name && node_find(name)) {
+    if (name && node_lookup(name, name, NULL)) {
         error_set(errp, "New overlay node-name already in use");
         return false;
     }
@@ -334,6 +348,20 @@ static void collect_parents(struct snapshot *s)
     }
 }
 
+/* An overlay of an inactive node becomes inactive with it, as QEMU has it.
+ * Not one with bitmaps: the transaction may have claimed them. */
+static bool follow_inactive(struct snapshot *s, struct error **errp)
+{
+    struct node *o = s->overlay;
+
+    if (!s->node->inactive || o->inactive ||
+        dirty_bitmap_next(o->bitmaps, NULL)) {
+        return true;
+    }
+    s->made_inactive = node_inactivate(o, errp);
+    return s->made_inactive;
+}
+
 /* I2. */
 static bool insert_overlay(struct snapshot *s, struct error **errp)
 {
@@ -364,7 +392,8 @@ bool snapshot_prepare(struct snapshot *s, struct error **errp)
     control_assert();
     /* The flush yields: look again behind it. */
     if (!node_op_allowed(s->node, NODE_OP_SNAPSHOT, errp) ||
-        !check_overlay(s, errp) || !flush_node(s->node, errp) ||
+        !check_overlay(s, errp) || !follow_inactive(s, errp) ||
+        !flush_node(s->node, errp) ||
         !node_op_allowed(s->node, NODE_OP_SNAPSHOT, errp) ||
         !check_overlay(s, errp) || !insert_overlay(s, errp)) {
         return false;

@@ -93,10 +93,10 @@ static void serve(struct throttle_group *g)
     }
 }
 
-/* Of clock_ns(), when serve() can do something again. */
-static int64_t next_deadline(struct throttle_group *g)
+/* Virtual, when serve() can do something again; INT64_MAX: never. */
+static int64_t next_virtual_deadline(struct throttle_group *g)
 {
-    int64_t now_ns = clock_virtual_ns(), wait_ns = INT64_MAX / 2;
+    int64_t now_ns = clock_virtual_ns(), wait_ns = INT64_MAX;
 
     for (int is_write = 0; is_write < 2; is_write++) {
         if (g->first[is_write]) {
@@ -104,7 +104,13 @@ static int64_t next_deadline(struct throttle_group *g)
                                                     now_ns));
         }
     }
-    return clock_virtual_deadline(now_ns + wait_ns);
+    return wait_ns > INT64_MAX - now_ns ? INT64_MAX : now_ns + wait_ns;
+}
+
+/* As that, of clock_ns(). */
+static int64_t next_deadline(struct throttle_group *g)
+{
+    return clock_virtual_deadline(next_virtual_deadline(g));
 }
 
 /* Things have changed: serve, and let the timekeeper set its alarm anew. */
@@ -150,13 +156,35 @@ static void wait_for_turn(struct throttle_group *g,
 
 /* ---- groups ------------------------------------------------------------- */
 
+static struct throttle_group *group_of(struct clock_listener *l)
+{
+    return (struct throttle_group *)
+        ((char *)l - offsetof(struct throttle_group, listener));
+}
+
 static void clock_changed(struct clock_listener *l)
 {
-    struct throttle_group *g = (struct throttle_group *)
-        ((char *)l - offsetof(struct throttle_group, listener));
+    struct throttle_group *g = group_of(l);
 
     LOCK_GUARD(&g->lock);
     look_again(g);
+}
+
+static int64_t clock_deadline(struct clock_listener *l, int64_t *n_waiting)
+{
+    struct throttle_group *g = group_of(l);
+
+    LOCK_GUARD(&g->lock);
+    for (int is_write = 0; is_write < 2; is_write++) {
+        for (const struct throttle_member *m = g->first[is_write]; m;
+             m = m->next[is_write]) {
+            for (const struct throttle_request *r = m->head[is_write]; r;
+                 r = r->next) {
+                ++*n_waiting;
+            }
+        }
+    }
+    return next_virtual_deadline(g);
 }
 
 static void apply_limits(struct throttle_group *g,
@@ -182,6 +210,7 @@ void throttle_group_init(struct throttle_group *g,
     }
     apply_limits(g, limits);
     g->listener.changed = clock_changed;
+    g->listener.deadline = clock_deadline;
     clock_virtual_listen(&g->listener);
 }
 
@@ -222,11 +251,19 @@ void throttle_member_move(struct throttle_member *m,
     m->group = g;
 }
 
+static void (*wait_hook)(void);         /* atomic */
+
+void throttle_set_wait_hook(void (*hook)(void))
+{
+    __atomic_store_n(&wait_hook, hook, __ATOMIC_RELEASE);
+}
+
 int throttle_member_wait(struct throttle_member *m, bool is_write,
                          int64_t bytes, bool nowait)
 {
     struct throttle_group *g = m->group;
     struct throttle_request r = { .bytes = bytes };
+    void (*hook)(void) = __atomic_load_n(&wait_hook, __ATOMIC_ACQUIRE);
 
     if (!__atomic_load_n(&g->limited[is_write], __ATOMIC_RELAXED)) {
         return 0;
@@ -243,6 +280,11 @@ int throttle_member_wait(struct throttle_member *m, bool is_write,
     } else {
         enqueue(m, is_write, &r);
         serve(g);
+        if (!r.may_go && hook) {
+            lock_release(&g->lock);
+            hook();
+            lock_acquire(&g->lock);
+        }
         wait_for_turn(g, &r);
     }
     lock_release(&g->lock);

@@ -74,6 +74,9 @@ void throttle_member_move(struct throttle_member *m,
  */
 int throttle_member_wait(struct throttle_member *m, bool is_write,
                          int64_t bytes, bool nowait);
+/* Told in the thread of a request that it waits from now on, or nearly; no
+ * lock held.  One hook for all; any thread. */
+void throttle_set_wait_hook(void (*hook)(void));
 /* What waits now goes at once.  Any thread. */
 void throttle_member_flush(struct throttle_member *m);
 /* From now on (until as many _end()) nothing waits.  Any thread. */

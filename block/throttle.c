@@ -92,6 +92,16 @@ bool throttle_limits_check(const struct throttle_limits *l,
     return !fault;
 }
 
+bool throttle_limits_any(const struct throttle_limits *l)
+{
+    for (int i = 0; i < THROTTLE__MAX; i++) {
+        if (l->limit[i].avg > 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool merge_length(int64_t *length, bool has, int64_t value,
                          const char *name, struct error **errp)
 {

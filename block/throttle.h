@@ -46,6 +46,8 @@ void throttle_limits_init(struct throttle_limits *l);
 /* Do they make sense?  Texts are QEMU's. */
 bool throttle_limits_check(const struct throttle_limits *l,
                            struct error **errp);
+/* Is there any? */
+bool throttle_limits_any(const struct throttle_limits *l);
 /* What O says replaces what L has; the rest stays. */
 bool throttle_limits_merge(struct throttle_limits *l, const ThrottleLimits *o,
                            struct error **errp);

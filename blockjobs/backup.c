@@ -14,6 +14,7 @@
 #include "base/control.h"
 #include "bitmaps/dirty-bitmap.h"
 #include "bitmaps/sync-mode.h"
+#include "block/backend.h"
 #include "block/copier.h"
 #include "block/driver.h"
 #include "block/filters/copy-before-write.h"
@@ -240,18 +241,12 @@ static struct node *insert_filter(struct backup *b, struct error **errp)
     return filter;
 }
 
-/* A device's name, where that is what the user gave. */
-static const char *default_job_id(const char *device)
-{
-    return node_find(device) ? "" : device;
-}
-
 static struct backup_job *create_job(const struct backup *b,
                                      struct job_txn *txn, struct error **errp)
 {
     const BackupCommon *a = b->common;
     struct job_options options = {
-        .id = a->job_id ? a->job_id : default_job_id(a->device),
+        .id = a->job_id ? a->job_id : backend_default_job_id(a->device),
         .manual_finalize = a->has_auto_finalize && !a->auto_finalize,
         .manual_dismiss = a->has_auto_dismiss && !a->auto_dismiss,
         .txn = txn,

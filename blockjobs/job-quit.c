@@ -9,10 +9,13 @@
  */
 #include "blockjobs/job-priv.h"
 
+#include "base/control.h"
 #include "blockjobs/job-history.h"
 
 enum { N_DRAINS = 2 };
 #define PATIENCE_NS INT64_C(1000000000)     /* for all jobs together */
+#define SETTING_OUT_NS INT64_C(400000000)   /* for all of them, too */
+#define LOOK_AGAIN_NS INT64_C(2000000)      /* progress notifies nobody */
 
 /* A job that only waits for its user to dismiss it. */
 static bool is_over(const struct job *job)
@@ -78,6 +81,38 @@ static bool drain_all_jobs(int64_t deadline_ns)
     return in_time;
 }
 
+/* A job with a ready state that has not done anything yet, perhaps because
+ * there is nothing to do. */
+static bool is_setting_out(const struct job *job)
+{
+    return is_at_work(job) && job->driver->complete &&
+           job->status == JOB_STATUS_RUNNING &&
+           !__atomic_load_n(&job->sleeping, __ATOMIC_RELAXED) &&
+           job_progress_current(job) == 0;
+}
+
+/*
+ * In QEMU a job gets as far as it gets without waiting before the next command
+ * is read: one that has nothing to copy is ready when quit comes.
+ */
+static void let_new_jobs_begin(void)
+{
+    int64_t deadline_ns = clock_ns() + SETTING_OUT_NS;
+    struct job *job = job_next(NULL);
+
+    while (job) {
+        if (!is_setting_out(job)) {
+            job = job_next(job);
+        } else if (control_wait_until(MIN(deadline_ns,
+                                          clock_ns() + LOOK_AGAIN_NS)) ||
+                   clock_ns() < deadline_ns) {
+            job = job_next(NULL);
+        } else {
+            return;
+        }
+    }
+}
+
 /* On its way out: cancelled, or failed and waiting for its transaction. */
 static bool is_ending(const struct job *job)
 {
@@ -121,10 +156,12 @@ static void hurry_finalizing(bool *done)
 void job_cancel_all(void)
 {
     bool hurried = false;
-    int64_t deadline_ns = clock_ns() + PATIENCE_NS;
+    int64_t deadline_ns;
     struct job *job;
 
     control_assert();
+    let_new_jobs_begin();
+    deadline_ns = clock_ns() + PATIENCE_NS;
     for (int i = 0; i < N_DRAINS && drain_all_jobs(deadline_ns); i++) {
     }
     while ((job = next_to_cancel()) || one_is_ending()) {

@@ -2,6 +2,7 @@
 /* block-commit: which layers are meant, and whether they may be committed. */
 #include <string.h>
 #include "base/control.h"
+#include "block/backend.h"
 #include "block/driver.h"
 #include "block/root.h"
 #include "blockjobs/commit-priv.h"
@@ -13,7 +14,7 @@
  * work on it. */
 static struct node *find_device(const char *device, struct error **errp)
 {
-    struct node *n = node_find(device);
+    struct node *n = node_lookup(device, device, NULL);
 
     if (!n) {
         error_set_class(errp, ERROR_DEVICE_NOT_FOUND, "Device '%s' not found",
@@ -188,7 +189,8 @@ bool qmp_block_commit(const BlockCommitArgs *args, struct error **errp)
 {
     struct commit_options o = {
         .job = {
-            .id = args->job_id ? args->job_id : "",
+            .id = args->job_id ? args->job_id
+                               : backend_default_job_id(args->device),
             .manual_finalize = args->has_auto_finalize &&
                                !args->auto_finalize,
             .manual_dismiss = args->has_auto_dismiss && !args->auto_dismiss,

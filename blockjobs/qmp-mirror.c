@@ -6,6 +6,7 @@
  *             makes its target last: who is refused has nothing overwritten.
  */
 #include "base/control.h"
+#include "block/backend.h"
 #include "block/driver.h"
 #include "block/snapshot.h"
 #include "blockjobs/mirror-replaces.h"
@@ -53,16 +54,10 @@ static bool check_numbers(const BlockdevMirror *a, struct error **errp)
     return true;
 }
 
-/* A device's name, where that is what the user gave. */
-static const char *default_job_id(const char *device)
-{
-    return node_find(device) ? "" : device;
-}
-
 static struct job_options job_options_of(const BlockdevMirror *a)
 {
     return (struct job_options){
-        .id = a->job_id ? a->job_id : default_job_id(a->device),
+        .id = a->job_id ? a->job_id : backend_default_job_id(a->device),
         .manual_finalize = a->has_auto_finalize && !a->auto_finalize,
         .manual_dismiss = a->has_auto_dismiss && !a->auto_dismiss,
         .speed = a->has_speed ? a->speed : 0,

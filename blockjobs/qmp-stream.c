@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* block-stream: the arguments, checked in QEMU's order. */
 #include "base/control.h"
+#include "block/backend.h"
 #include "block/driver.h"
 #include "block/reopen.h"
 #include "block/root.h"
@@ -182,13 +183,6 @@ static bool make_writable(const struct stream_chain *c,
 
 /* ---- the command -------------------------------------------------------- */
 
-/* A device's name, where that is what the user gave. */
-static const char *job_id(const BlockStreamArgs *args)
-{
-    return args->job_id ? args->job_id
-           : node_find(args->device) ? "" : args->device;
-}
-
 /* DEVICE's overlay, and so all that is above it; its reference in *OVERLAY. */
 static struct drain *drain_overlay(struct node *device,
                                    struct node **overlay)
@@ -210,7 +204,8 @@ static struct job *make_job(const BlockStreamArgs *args, struct error **errp)
 {
     struct stream_options o = {
         .job = {
-            .id = job_id(args),
+            .id = args->job_id ? args->job_id
+                               : backend_default_job_id(args->device),
             .manual_finalize = args->has_auto_finalize &&
                                !args->auto_finalize,
             .manual_dismiss = args->has_auto_dismiss && !args->auto_dismiss,

@@ -110,8 +110,16 @@ static const char *export_id(void *opaque)
     return e->id;
 }
 
+static bool export_may_be_inactive(void *opaque)
+{
+    const struct nbd_export *e = opaque;
+
+    return e->allow_inactive;
+}
+
 static const struct root_ops export_root_ops = {
     .describe = export_describe, .export_id = export_id,
+    .may_be_inactive = export_may_be_inactive,
     .resized = export_resized,
 };
 static const struct root_ops bitmap_root_ops = { .describe = bitmap_describe };
@@ -156,6 +164,7 @@ struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
     e->writable = options->writable;
     e->writethrough = options->writethrough;
     e->allocation_depth = options->allocation_depth;
+    e->allow_inactive = options->allow_inactive;
     if (options->writable) {
         root.perm |= PERM_WRITE;
     }
@@ -168,6 +177,9 @@ struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
         return NULL;
     }
     export_resized(e);
+    if (options->backend) {
+        nbd_guest_init(e, options->backend);
+    }
     return e;
 }
 
@@ -230,6 +242,7 @@ static void export_release(struct nbd_export *e)
 {
     struct root *root = g_steal_pointer(&e->root);
 
+    nbd_guest_deinit(e);
     for (size_t i = 0; i < e->n_bitmaps; i++) {
         dirty_bitmap_set_busy(e->bitmaps[i].bitmap, false);
         root_free(&e->bitmaps[i].root);
@@ -245,10 +258,27 @@ static void export_free(struct nbd_export *e)
         g_free(e->bitmaps[i].context);
     }
     g_free(e->bitmaps);
+    iothread_claim_remove(&e->claim);
+    g_free((char *)e->claim.iothread);
     g_free(e->id);
     g_free(e->name);
     g_free(e->description);
     g_free(e);
+}
+
+static struct node *claimed_node(const struct iothread_claim *claim)
+{
+    const struct nbd_export *e = (const struct nbd_export *)
+        ((const char *)claim - G_STRUCT_OFFSET(struct nbd_export, claim));
+
+    return e->root ? root_node(e->root) : NULL;
+}
+
+void nbd_export_fix_iothread(struct nbd_export *e, const char *iothread)
+{
+    e->claim.iothread = g_strdup(iothread);
+    e->claim.node = claimed_node;
+    iothread_claim_add(&e->claim);
 }
 
 void nbd_export_abandon(struct nbd_export *e)
@@ -302,6 +332,7 @@ bool nbd_export_close(struct nbd_export *e, bool if_unused)
         export_finish(e);
     } else if (close) {
         root_hurry(e->root);    /* connections end with their requests */
+        nbd_guest_hurry(e);
     }
     return close;
 }

@@ -18,7 +18,9 @@
 #include <stdatomic.h>
 #include "base/error.h"
 #include "base/lock.h"
+#include "block/iothread-claim.h"
 #include "block/root.h"
+#include "nbd/guest.h"
 
 struct nbd_conn;
 struct nbd_server;
@@ -41,7 +43,11 @@ struct nbd_export {
     uint64_t serial;            /* never used twice */
     bool writable;
     bool writethrough;          /* every write is as with FUA */
+    bool allow_inactive;        /* the node may be inactive: reads alone */
     bool allocation_depth;      /* offer qemu:allocation-depth */
+    struct nbd_guest guest;     /* of which device it is, if of one */
+    struct iothread_claim claim;    /* listed if it insists; .iothread is
+                                   owned */
     struct nbd_bitmap *bitmaps; /* owned */
     size_t n_bitmaps;
 
@@ -63,7 +69,8 @@ struct nbd_export_options {
     const char *id, *name, *description;    /* copied; description or NULL */
     struct nbd_server *server;              /* borrowed; NULL is refused */
     struct node *node;                      /* ref taken */
-    bool writable, writethrough, allocation_depth;
+    struct backend *backend;                /* of this device; NULL: none */
+    bool writable, writethrough, allocation_depth, allow_inactive;
 };
 
 /* ---- control path: control lock held ------------------------------------ */
@@ -86,6 +93,8 @@ struct nbd_export *nbd_export_new(const struct nbd_export_options *options,
  */
 bool nbd_export_add_bitmap(struct nbd_export *e, struct node *node,
                            struct dirty_bitmap *bitmap, struct error **errp);
+/* It insists on IOTHREAD (copied; NULL: the main loop).  Once. */
+void nbd_export_fix_iothread(struct nbd_export *e, const char *iothread);
 void nbd_export_publish(struct nbd_export *e);
 /* Undo nbd_export_new() of one that was not published. */
 void nbd_export_abandon(struct nbd_export *e);

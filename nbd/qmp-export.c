@@ -8,6 +8,7 @@
 #include "base/id.h"
 #include "bitmaps/dirty-bitmap.h"
 #include "block/driver.h"
+#include "block/inactive.h"
 #include "block/objects/iothread.h"
 #include "nbd/export.h"
 #include "nbd/nbd.h"
@@ -103,6 +104,12 @@ static bool check_id(const BlockExportOptions *args, struct error **errp)
     return true;
 }
 
+/* On its iothread: it shall fail rather than have another. */
+static bool insists(const BlockExportOptions *args)
+{
+    return args->has_fixed_iothread && args->fixed_iothread;
+}
+
 static bool check_node(const BlockExportOptions *args, struct node *node,
                        struct error **errp)
 {
@@ -114,30 +121,44 @@ static bool check_node(const BlockExportOptions *args, struct node *node,
         error_set(errp, "iothread \"%s\" not found", args->iothread);
         return false;
     }
-    return true;
+    return !insists(args) ||
+        iothread_claim_check(node, args->iothread, NULL, errp);
 }
 
-/* The id is fine; NODE is what ARGS->node_name or an older command's device means. */
-static bool export_add(const BlockExportOptions *args, struct node *node,
-                       struct error **errp)
+/* An export that does not live with an inactive node activates it.  Yields. */
+static bool make_active(const BlockExportOptions *args, struct node *node,
+                        struct error **errp)
+{
+    return (args->has_allow_inactive && args->allow_inactive) ||
+           !node_is_inactive(node) || node_activate(node, errp);
+}
+
+/* NODE, held, is what ARGS->node_name or an older command's device means, and
+ * DEVICE, if it is one, is that. */
+static bool add_to_node(const BlockExportOptions *args, struct node *node,
+                        struct backend *device, struct error **errp)
 {
     const BlockExportOptionsNbd *nbd = &args->u.nbd;
     struct nbd_export_options options = {
         .id = args->id,
         .name = nbd->name ? nbd->name : args->node_name,
         .description = nbd->description,
-        .server = nbd_running_server(nbd->server, NULL),
         .node = node,
+        .backend = device,
         .writable = args->has_writable && args->writable,
         .writethrough = args->has_writethrough && args->writethrough,
         .allocation_depth = nbd->has_allocation_depth && nbd->allocation_depth,
+        .allow_inactive = args->has_allow_inactive && args->allow_inactive,
     };
     struct nbd_export *e;
 
     if (!check_node(args, node, errp) ||
-        (nbd->server && !nbd_running_server(nbd->server, errp))) {
+        (nbd->server && !nbd_running_server(nbd->server, errp)) ||
+        !make_active(args, node, errp) || !check_id(args, errp)) {
         return false;
     }
+    /* After the yield. */
+    options.server = nbd_running_server(nbd->server, NULL);
     e = nbd_export_new(&options, errp);
     if (!e) {
         return false;
@@ -146,8 +167,27 @@ static bool export_add(const BlockExportOptions *args, struct node *node,
         nbd_export_abandon(e);
         return false;
     }
+    if (insists(args)) {
+        nbd_export_fix_iothread(e, args->iothread);
+    }
     nbd_export_publish(e);
     return true;
+}
+
+/* The id is fine. */
+static bool export_add(const BlockExportOptions *args, struct node *node,
+                       struct backend *device, struct error **errp)
+{
+    bool ok;
+
+    node_ref(node);
+    if (device) {
+        backend_ref(device);
+    }
+    ok = add_to_node(args, node, device, errp);
+    backend_unref(device);
+    node_unref(node);
+    return ok;
 }
 
 bool qmp_block_export_add(const BlockExportOptions *args, struct error **errp)
@@ -158,7 +198,7 @@ bool qmp_block_export_add(const BlockExportOptions *args, struct error **errp)
         return false;
     }
     node = node_lookup(NULL, args->node_name, errp);
-    return node && export_add(args, node, errp);
+    return node && export_add(args, node, NULL, errp);
 }
 
 bool qmp_nbd_server_add(const NbdServerAddOptions *args, struct error **errp)
@@ -187,7 +227,8 @@ bool qmp_nbd_server_add(const NbdServerAddOptions *args, struct error **errp)
     /* This command does not mind a read-only node. */
     options.writable = args->has_writable && args->writable &&
                        !node_is_read_only(node);
-    return check_id(&options, errp) && export_add(&options, node, errp);
+    return check_id(&options, errp) &&
+           export_add(&options, node, backend_find(args->device), errp);
 }
 
 /* ---- exports: removing, listing ----------------------------------------- */

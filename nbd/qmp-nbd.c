@@ -5,6 +5,8 @@
  */
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "base/control.h"
 #include "base/id.h"
 #include "block/objects/tls-creds.h"
@@ -74,7 +76,15 @@ static int fd_by_name(const char *name, struct error **errp)
         return fd;
     }
     if (fd_lookup) {
-        return fd_lookup(name, errp);
+        struct stat st;
+
+        fd = fd_lookup(name, errp);
+        if (fd >= 0 && (fstat(fd, &st) < 0 || !S_ISSOCK(st.st_mode))) {
+            error_set(errp, "File descriptor '%s' is not a socket", name);
+            close(fd);
+            return -1;
+        }
+        return fd;
     }
     error_set(errp, "File descriptor named '%s' not found", name);
     return -1;

@@ -218,6 +218,7 @@ static bool refuse_request(struct nbd_conn *c, const struct nbd_request *r,
 
     if (op < STATS__MAX) {
         block_stats_invalid(root_stats(c->export->root), op);
+        block_stats_invalid(nbd_guest_stats(&c->export->guest), op);
     }
     if (r->payload > 0 && r->payload <= NBD_MAX_PAYLOAD_BYTES) {
         bool ok = rx_discard(c, r->payload);
@@ -270,6 +271,7 @@ static size_t finish_read(const struct nbd_conn *c, const struct nbd_request *r,
 /* Straight into the reply buffer.  False: it would block. */
 static bool read_inline(struct nbd_conn *c, const struct nbd_request *r)
 {
+    const struct nbd_guest *guest = &c->export->guest;
     struct block_stats *stats = root_stats(c->export->root);
     int64_t start_ns = block_stats_start(stats);
     size_t head_bytes = nbd_reply_data_head_bytes(c, r);
@@ -287,10 +289,12 @@ static bool read_inline(struct nbd_conn *c, const struct nbd_request *r)
                          BLK_NOWAIT);
         root_leave(c->export->root);
     }
-    if (ret == -EAGAIN) {
+    if (ret == -EAGAIN || (ret < 0 && nbd_guest_has_policy(guest))) {
         return false;
     }
     block_stats_done(stats, STATS_READ, r->length, start_ns, ret);
+    block_stats_done(nbd_guest_stats(guest), STATS_READ, r->length, start_ns,
+                     ret);
     if (ret < 0) {
         refuse(c, r, -ret);
     } else {
@@ -302,6 +306,7 @@ static bool read_inline(struct nbd_conn *c, const struct nbd_request *r)
 /* Straight from the receive buffer, which has the payload. */
 static bool write_inline(struct nbd_conn *c, const struct nbd_request *r)
 {
+    const struct nbd_guest *guest = &c->export->guest;
     struct block_stats *stats = root_stats(c->export->root);
     int64_t start_ns = block_stats_start(stats);
     uint8_t reply[NBD_REPLY_MAX_BYTES];
@@ -319,10 +324,12 @@ static bool write_inline(struct nbd_conn *c, const struct nbd_request *r)
             c->slow_until_ns = end_ns + SLOW_PERIOD_NS;
         }
     }
-    if (ret == -EAGAIN) {
+    if (ret == -EAGAIN || (ret < 0 && nbd_guest_has_policy(guest))) {
         return false;
     }
     block_stats_done(stats, STATS_WRITE, r->length, start_ns, ret);
+    block_stats_done(nbd_guest_stats(guest), STATS_WRITE, r->length, start_ns,
+                     ret);
     nbd_send_small(c, reply, ret < 0 ? nbd_reply_error(reply, c, r, -ret)
                                      : nbd_reply_done(reply, r));
     return true;
@@ -346,10 +353,20 @@ static bool submit(struct nbd_conn *c, const struct nbd_request *r,
     return true;
 }
 
+static bool may_read_inline(const struct nbd_conn *c,
+                            const struct nbd_request *r)
+{
+    return r->length <= NBD_INLINE_READ_BYTES &&
+           !nbd_guest_is_limited(&c->export->guest);
+}
+
 static bool may_write_inline(struct nbd_conn *c, const struct nbd_request *r)
 {
+    const struct nbd_guest *guest = &c->export->guest;
+
     if (r->length > NBD_INLINE_WRITE_BYTES ||
-        (r->flags & NBD_CMD_FLAG_FUA) || c->export->writethrough) {
+        (r->flags & NBD_CMD_FLAG_FUA) || c->export->writethrough ||
+        nbd_guest_is_limited(guest) || nbd_guest_writethrough(guest)) {
         return false;
     }
     if (G_UNLIKELY(c->slow_until_ns > 0)) {
@@ -416,7 +433,7 @@ static bool serve(struct nbd_conn *c, struct nbd_request *r)
     }
     switch (r->cmd) {
     case NBD_CMD_READ:
-        return (r->length <= NBD_INLINE_READ_BYTES && read_inline(c, r)) ||
+        return (may_read_inline(c, r) && read_inline(c, r)) ||
                submit(c, r, r->length);
     case NBD_CMD_WRITE:
         return serve_write(c, r);

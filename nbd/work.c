@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include "block/inactive.h"
 #include "nbd/block-status.h"
 
 enum {
@@ -137,8 +138,10 @@ static int work_read(struct nbd_work *w)
 
 static unsigned fua_flag(const struct nbd_work *w)
 {
-    return (w->req.flags & NBD_CMD_FLAG_FUA) || w->conn->export->writethrough
-           ? BLK_FUA : 0;
+    const struct nbd_export *e = w->conn->export;
+
+    return (w->req.flags & NBD_CMD_FLAG_FUA) || e->writethrough ||
+           nbd_guest_writethrough(&e->guest) ? BLK_FUA : 0;
 }
 
 static int work_write(struct nbd_work *w)
@@ -227,14 +230,31 @@ static void count(const struct nbd_work *w, int ret)
     enum block_stats_op op = nbd_stats_op(&w->req);
 
     if (op < STATS__MAX) {
-        block_stats_done(root_stats(w->conn->export->root), op,
-                         w->req.length, w->start_ns, ret);
+        const struct nbd_export *e = w->conn->export;
+
+        block_stats_done(root_stats(e->root), op, w->req.length, w->start_ns,
+                         ret);
+        block_stats_done(nbd_guest_stats(&e->guest), op, w->req.length,
+                         w->start_ns, ret);
     }
 }
 
-void nbd_work_run(void *work)
+/* A node that is inactive is somebody else's: it can only be looked at. */
+static bool is_allowed(const struct nbd_work *w)
 {
-    struct nbd_work *w = work;
+    struct root *root = w->conn->export->root;
+    bool ok = true;
+
+    if (w->conn->export->allow_inactive && w->req.cmd != NBD_CMD_READ) {
+        root_enter(root);
+        ok = !node_is_inactive(root_node(root));
+        root_leave(root);
+    }
+    return ok;
+}
+
+static int serve(struct nbd_work *w)
+{
     int ret = -EINVAL;
 
     switch (w->req.cmd) {
@@ -260,6 +280,18 @@ void nbd_work_run(void *work)
         ret = nbd_work_block_status(w);
         break;
     }
+    return ret;
+}
+
+void nbd_work_run(void *work)
+{
+    struct nbd_work *w = work;
+    int ret;
+
+    nbd_guest_wait_for_turn(w);
+    do {
+        ret = is_allowed(w) ? serve(w) : -EPERM;
+    } while (ret < 0 && nbd_guest_failed(w, &ret));
     count(w, ret);
     if (ret < 0 || w->n_iov == 0) {
         work_reply(w, ret);

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include "base/id.h"
 #include "qapi/qapi.h"
+#include "server/cmdline/text.h"
 
 void chardev_options_free(struct chardev_options *o)
 {
@@ -26,35 +27,6 @@ void chardev_options_free(struct chardev_options *o)
 }
 
 /* ---- text to keys and values -------------------------------------------- */
-
-/* TEXT with its old switches written out. */
-static char *expand_switches(const char *text)
-{
-    GString *out = g_string_new(NULL);
-    const char *p = text;
-
-    while (*p) {
-        const char *end = p;
-
-        while (*end && (*end != ',' || end[1] == ',')) {
-            end += *end == ',' ? 2 : 1;
-        }
-        if (p == text || memchr(p, '=', end - p)) {
-            g_string_append_len(out, p, end - p);
-        } else if (!strncmp(p, "no", 2) && strncmp(p, "nodelay", 7)) {
-            g_string_append_printf(out, "%.*s=off", (int)(end - p - 2),
-                                   p + 2);
-        } else {
-            g_string_append_printf(out, "%.*s=on", (int)(end - p), p);
-        }
-        if (*end) {
-            g_string_append_c(out, ',');
-            end++;
-        }
-        p = end;
-    }
-    return g_string_free(out, FALSE);
-}
 
 /* Take the text of KEY out of OBJECT; NULL if it is not there. */
 static char *take_text(json_t *object, const char *key)
@@ -160,10 +132,39 @@ static bool take_family(json_t *object, struct chardev_options *o,
     return true;
 }
 
+/* What would be spoken on the connection besides the monitor's language. */
+static bool refuse_protocols(json_t *object, struct error **errp)
+{
+    static const char *const keys[] = { "telnet", "tn3270", "websocket" };
+    g_autofree char *creds = take_text(object, "tls-creds");
+
+    for (size_t i = 0; i < G_N_ELEMENTS(keys); i++) {
+        bool on = false;
+
+        if (!take_switch(object, keys[i], &on, NULL, errp)) {
+            return false;
+        }
+        if (on) {
+            error_set(errp, "Parameter '%s' is not supported for a channel",
+                      keys[i]);
+            return false;
+        }
+    }
+    if (creds) {
+        error_set(errp, "Parameter 'tls-creds' is not supported for a "
+                  "channel");
+    }
+    return !creds;
+}
+
 static bool take_socket(json_t *object, struct chardev_options *o,
                         struct error **errp)
 {
     bool has_wait, delay;
+
+    if (!refuse_protocols(object, errp)) {
+        return false;
+    }
 
     o->path = take_text(object, "path");
     o->host = take_text(object, "host");
@@ -200,11 +201,79 @@ static bool take_socket(json_t *object, struct chardev_options *o,
     return true;
 }
 
+static bool take_path(json_t *object, struct chardev_options *o,
+                      struct error **errp)
+{
+    o->path = take_text(object, "path");
+    if (!o->path) {
+        error_set(errp, "chardev: %s: no filename given",
+                  o->kind == CHARDEV_FILE ? "file" : "pipe");
+    }
+    return o->path != NULL;
+}
+
+/* What KIND has of its own. */
+static bool take_kind(json_t *object, const char *kind,
+                      struct chardev_options *o, struct error **errp)
+{
+    static const char *const without_use[] = {
+        "braille", "dbus", "memory", "msmouse", "mux", "parallel", "parport",
+        "qemu-vdagent", "ringbuf", "serial", "spiceport", "spicevmc",
+        "testdev", "tty", "udp", "vc", "wctablet",
+    };
+    bool unused;
+
+    if (!strcmp(kind, "stdio")) {
+        o->kind = CHARDEV_STDIO;
+        return take_switch(object, "signal", &unused, NULL, errp);
+    }
+    if (!strcmp(kind, "socket")) {
+        o->kind = CHARDEV_SOCKET;
+        return take_socket(object, o, errp);
+    }
+    if (!strcmp(kind, "null")) {
+        o->kind = CHARDEV_NULL;
+        return true;
+    }
+    if (!strcmp(kind, "pty")) {
+        o->kind = CHARDEV_PTY;
+        o->path = take_text(object, "path");
+        return true;
+    }
+    if (!strcmp(kind, "pipe")) {
+        o->kind = CHARDEV_PIPE;
+        return take_path(object, o, errp);
+    }
+    if (!strcmp(kind, "file")) {
+        o->kind = CHARDEV_FILE;
+        return take_path(object, o, errp) &&
+            take_switch(object, "append", &o->append, NULL, errp);
+    }
+    for (size_t i = 0; i < G_N_ELEMENTS(without_use); i++) {
+        if (!strcmp(kind, without_use[i])) {
+            error_set(errp, "char driver '%s' is not supported", kind);
+            return false;
+        }
+    }
+    error_set(errp, "'%s' is not a valid char driver name", kind);
+    return false;
+}
+
+/* What any of them may have: nothing is shared and nothing logged, as no
+ * guest's device writes here. */
+static bool take_common(json_t *object, struct error **errp)
+{
+    g_autofree char *log = take_text(object, "logfile");
+    bool unused;
+
+    return take_switch(object, "mux", &unused, NULL, errp) &&
+        take_switch(object, "logappend", &unused, NULL, errp);
+}
+
 static bool take_all(json_t *object, struct chardev_options *o,
                      struct error **errp)
 {
     g_autofree char *backend = take_text(object, "backend");
-    bool unused;
     void *left;
 
     o->id = take_text(object, "id");
@@ -215,17 +284,7 @@ static bool take_all(json_t *object, struct chardev_options *o,
         error_set(errp, "chardev: \"%s\" missing backend", o->id);
         return false;
     }
-    if (!strcmp(backend, "stdio")) {
-        o->is_stdio = true;
-        if (!take_switch(object, "signal", &unused, NULL, errp)) {
-            return false;
-        }
-    } else if (!strcmp(backend, "socket")) {
-        if (!take_socket(object, o, errp)) {
-            return false;
-        }
-    } else {
-        error_set(errp, "'%s' is not a valid char driver name", backend);
+    if (!take_kind(object, backend, o, errp) || !take_common(object, errp)) {
         return false;
     }
     left = json_object_iter(object);
@@ -235,16 +294,38 @@ static bool take_all(json_t *object, struct chardev_options *o,
     return !left;
 }
 
+/* JSON's switches and numbers as the command line writes them. */
+static void write_out(json_t *object)
+{
+    const char *key;
+    json_t *value;
+    void *unused;
+
+    json_object_foreach_safe(object, unused, key, value) {
+        if (json_is_boolean(value)) {
+            json_object_set_new(object, key, json_string(
+                json_is_true(value) ? "on" : "off"));
+        } else if (json_is_integer(value)) {
+            g_autofree char *text = g_strdup_printf(
+                "%lld", (long long)json_integer_value(value));
+
+            json_object_set_new(object, key, json_string(text));
+        }
+    }
+}
+
 struct chardev_options *chardev_options_parse(const char *text,
                                               struct error **errp)
 {
-    g_autofree char *expanded = expand_switches(text);
-    json_t *object = qapi_keyval_parse(expanded, "backend", errp);
+    g_autofree char *expanded = text_is_json(text) ? g_strdup(text)
+        : text_expand_switches(text);
+    json_t *object = text_parse(expanded, "backend", errp);
     struct chardev_options *o;
 
     if (!object) {
         return NULL;
     }
+    write_out(object);
     o = g_new0(struct chardev_options, 1);
     if (!take_all(object, o, errp)) {
         chardev_options_free(o);
@@ -261,8 +342,12 @@ struct chardev_options *chardev_options_parse_where(const char *text,
     g_autofree char *long_text = NULL;
     const char *rest, *colon;
 
-    if (!strcmp(text, "stdio")) {
-        long_text = g_strdup_printf("stdio,id=%s", id);
+    if (!strcmp(text, "stdio") || !strcmp(text, "pty") ||
+        !strcmp(text, "null")) {
+        long_text = g_strdup_printf("%s,id=%s", text, id);
+    } else if (g_str_has_prefix(text, "file:") ||
+               g_str_has_prefix(text, "pipe:")) {
+        long_text = g_strdup_printf("%.4s,id=%s,path=%s", text, id, text + 5);
     } else if (g_str_has_prefix(text, "unix:")) {
         long_text = g_strdup_printf("socket,id=%s,path=%s", id, text + 5);
     } else if (g_str_has_prefix(text, "tcp:")) {
@@ -284,8 +369,9 @@ struct chardev_options *chardev_options_parse_where(const char *text,
                                         (int)(colon - rest), rest, colon + 1);
         }
     } else {
-        error_set(errp, "'%s' is none of unix:PATH, tcp:HOST:PORT, stdio",
-                  text);
+        error_set(errp, "'%s' is not a valid char driver", text);
+        error_append_hint(errp, "Valid are unix:PATH, tcp:HOST:PORT, stdio, "
+                          "pty, pipe:PATH, file:PATH, chardev:ID, none.\n");
         return NULL;
     }
     return chardev_options_parse(long_text, errp);

@@ -15,20 +15,25 @@
 #include "base/control.h"
 #include "base/pool.h"
 #include "base/trace.h"
+#include "server/chardev-open.h"
 #include "server/loop.h"
 #include "server/socket.h"
 
 struct chardev {
     /* Constant. */
     char *id;                   /* owned */
-    bool is_stdio;
+    enum chardev_kind kind;
+    char *filename;             /* owned: what query-chardev calls it */
     struct chardev_options *options;    /* owned: to connect again; or NULL */
     char *remove_path;          /* owned, absolute, or NULL: our socket file */
     struct stat made;           /* what remove_path was when we made it */
     /* Control lock. */
     int listen_fd;              /* -1: does not listen */
     int fd;                     /* a connection nobody has yet, or -1 */
+    int write_fd;               /* its other half; -1: it is FD itself */
+    int pty_fd;                 /* the other end, so that it stays; or -1 */
     struct chardev_user user;   /* opened NULL: nobody */
+    int n_clients;              /* connections that were given to the user */
     struct event *accept_event; /* owned, or NULL */
     struct event *timer;        /* owned, or NULL: connect or listen again */
     bool connecting;            /* a worker is at it */
@@ -74,10 +79,11 @@ static int listen_socket(const struct chardev_options *o, struct error **errp)
 
 static void give_connection(struct chardev *c)
 {
-    int fd = c->fd;
+    int fd = c->fd, write_fd = c->write_fd >= 0 ? c->write_fd : c->fd;
 
-    c->fd = -1;
-    c->user.opened(c->user.opaque, fd, c->is_stdio ? STDOUT_FILENO : fd);
+    c->fd = c->write_fd = -1;
+    c->n_clients++;
+    c->user.opened(c->user.opaque, fd, write_fd);
 }
 
 static void set_timer(struct chardev *c, int64_t ms)
@@ -105,6 +111,7 @@ static void accept_ready(evutil_socket_t listen_fd, short what, void *arg)
     if (fd >= 0) {
         trace(SERVER, "chardev-accept id=%s fd=%d", c->id, fd);
         prepare_connection(fd);
+        c->n_clients++;
         c->user.opened(c->user.opaque, fd, fd);
     } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
                errno == ENOMEM) {
@@ -153,6 +160,7 @@ static void timer_expired(evutil_socket_t unused, short what, void *arg)
 
 void chardev_hung_up(struct chardev *c)
 {
+    c->n_clients--;
     if (c->options && c->timer && !closed) {
         set_timer(c, c->options->reconnect_ms);
     }
@@ -180,6 +188,13 @@ static void remove_socket_file(struct chardev *c)
     g_clear_pointer(&c->remove_path, g_free);
 }
 
+static void close_fd(int fd)
+{
+    if (fd >= 0) {
+        close(fd);
+    }
+}
+
 static void chardev_free(struct chardev *c)
 {
     remove_socket_file(c);
@@ -192,10 +207,13 @@ static void chardev_free(struct chardev *c)
     if (c->listen_fd >= 0) {
         close(c->listen_fd);
     }
-    if (c->fd >= 0 && !c->is_stdio) {
-        close(c->fd);
+    if (c->kind != CHARDEV_STDIO) {
+        close_fd(c->fd);
+        close_fd(c->write_fd);
     }
+    close_fd(c->pty_fd);
     chardev_options_free(c->options);
+    g_free(c->filename);
     g_free(c->id);
     g_free(c);
 }
@@ -267,7 +285,7 @@ static bool open_socket(struct chardev *c, const struct chardev_options *o,
 static bool stdio_is_taken(void)
 {
     for (struct chardev *c = chardevs; c; c = c->next) {
-        if (c->is_stdio) {
+        if (c->kind == CHARDEV_STDIO) {
             return true;
         }
     }
@@ -286,6 +304,71 @@ static struct chardev_options *copy_target(const struct chardev_options *o)
     return copy;
 }
 
+static bool open_stdio(struct chardev *c, struct error **errp)
+{
+    if (stdio_is_taken()) {
+        error_set(errp, "cannot use stdio by multiple character devices");
+        return false;
+    }
+    c->fd = STDIN_FILENO;
+    c->write_fd = STDOUT_FILENO;
+    return true;
+}
+
+static bool open_pty(struct chardev *c, struct error **errp)
+{
+    char *name = chardev_open_pty(&c->fd, &c->write_fd, &c->pty_fd, errp);
+
+    if (!name) {
+        return false;
+    }
+    g_free(c->filename);
+    c->filename = g_strdup_printf("pty:%s", name);
+    printf("char device redirected to %s (label %s)\n", name, c->id);
+    fflush(stdout);
+    g_free(name);
+    return true;
+}
+
+static bool open_kind(struct chardev *c, const struct chardev_options *o,
+                      struct error **errp)
+{
+    switch (o->kind) {
+    case CHARDEV_SOCKET:
+        return open_socket(c, o, errp);
+    case CHARDEV_STDIO:
+        return open_stdio(c, errp);
+    case CHARDEV_NULL:
+        return true;
+    case CHARDEV_FILE:
+        c->write_fd = chardev_open_file(o->path, o->append, errp);
+        return c->write_fd >= 0;
+    case CHARDEV_PIPE:
+        return chardev_open_pipe(o->path, &c->fd, &c->write_fd, errp);
+    case CHARDEV_PTY:
+        return open_pty(c, errp);
+    }
+    g_assert_not_reached();
+}
+
+/* As QEMU's query-chardev tells it; a pty learns its own. */
+static char *describe(const struct chardev_options *o)
+{
+    static const char *const names[] = {
+        "socket", "stdio", "null", "file", "pipe", "pty",
+    };
+    const char *server = o->server ? ",server=on" : "";
+
+    if (o->kind != CHARDEV_SOCKET) {
+        return g_strdup(names[o->kind]);
+    }
+    if (o->path) {
+        return g_strdup_printf("unix:%s%s", o->path, server);
+    }
+    return o->fd ? g_strdup_printf("fd:%s%s", o->fd, server)
+        : g_strdup_printf("tcp:%s:%s%s", o->host, o->port, server);
+}
+
 bool chardev_add(const struct chardev_options *o, struct error **errp)
 {
     struct chardev *c, **tail = &chardevs;
@@ -294,16 +377,12 @@ bool chardev_add(const struct chardev_options *o, struct error **errp)
         error_set(errp, "Duplicate ID '%s' for chardev", o->id);
         return false;
     }
-    if (o->is_stdio && stdio_is_taken()) {
-        error_set(errp, "cannot use stdio by multiple character devices");
-        return false;
-    }
     c = g_new0(struct chardev, 1);
     c->id = g_strdup(o->id);
-    c->is_stdio = o->is_stdio;
-    c->listen_fd = -1;
-    c->fd = o->is_stdio ? STDIN_FILENO : -1;
-    if (!o->is_stdio && !open_socket(c, o, errp)) {
+    c->kind = o->kind;
+    c->filename = describe(o);
+    c->listen_fd = c->fd = c->write_fd = c->pty_fd = -1;
+    if (!open_kind(c, o, errp)) {
         chardev_free(c);
         return false;
     }
@@ -328,11 +407,37 @@ struct chardev *chardev_find(const char *id)
     return c;
 }
 
+const struct chardev *chardev_next(const struct chardev *c)
+{
+    return c ? c->next : chardevs;
+}
+
+const char *chardev_id(const struct chardev *c)
+{
+    return c->id;
+}
+
+bool chardev_is_used(const struct chardev *c)
+{
+    return c->user.opened != NULL;
+}
+
+char *chardev_filename(const struct chardev *c)
+{
+    bool nobody = c->kind == CHARDEV_SOCKET && c->n_clients <= 0;
+
+    return g_strconcat(nobody ? "disconnected:" : "", c->filename, NULL);
+}
+
 bool chardev_use(struct chardev *c, const struct chardev_user *user,
                  struct error **errp)
 {
     if (c->user.opened) {
         error_set(errp, "Device '%s' is in use", c->id);
+        return false;
+    }
+    if (c->kind == CHARDEV_FILE) {
+        error_set(errp, "Device '%s' only takes output", c->id);
         return false;
     }
     c->user = *user;

@@ -28,6 +28,12 @@ struct chardev_user {
 bool chardev_add(const struct chardev_options *options, struct error **errp);
 /* NULL if there is none. */
 struct chardev *chardev_find(const char *id);
+/* In order of creation; NULL starts. */
+const struct chardev *chardev_next(const struct chardev *c);
+const char *chardev_id(const struct chardev *c);
+bool chardev_is_used(const struct chardev *c);
+/* Where it leads, in QEMU's words: owned by the caller. */
+char *chardev_filename(const struct chardev *c);
 /* False and errp: it is in use. */
 bool chardev_use(struct chardev *c, const struct chardev_user *user,
                  struct error **errp);

@@ -3,12 +3,15 @@
 #include "server/dispatch.h"
 
 #include <string.h>
+#include <unistd.h>
 #include "base/control.h"
 #include "base/pool.h"
 #include "base/trace.h"
 #include "qapi/error-data.h"
 #include "qapi/qapi-commands.h"
 #include "qapi/qapi-visit.h"
+#include "server/not-there.h"
+#include "server/persona.h"
 #include "server/shutdown.h"
 
 /* A request is what a client sent; exactly one of value and error is set. */
@@ -17,6 +20,7 @@ struct request {
     struct session *session;    /* a reference while it is on a worker */
     json_t *value;              /* owned */
     char *error;                /* owned: no JSON at all */
+    int fd;                     /* owned: came along; -1: none */
     /* Set by check_request(). */
     const struct qapi_command *command;
     json_t *arguments;          /* borrowed from value, or NULL */
@@ -37,10 +41,26 @@ int dispatch_n_running(void)
     return n_running;
 }
 
+void dispatch_begin_other(void)
+{
+    control_assert();
+    n_running++;
+}
+
+void dispatch_end_other(void)
+{
+    control_assert();
+    n_running--;
+    control_notify();
+}
+
 static void request_free(struct request *r)
 {
     json_decref(r->value);
     g_free(r->error);
+    if (r->fd >= 0) {
+        close(r->fd);
+    }
     g_free(r);
 }
 
@@ -127,9 +147,8 @@ static bool check_request(struct request *r, struct error **errp)
         return false;
     }
     r->command = qapi_command_find(name);
-    if (!r->command) {
-        error_set_class(errp, ERROR_COMMAND_NOT_FOUND,
-                        "The command %s has not been found", name);
+    if (!r->command || !persona_has_command(name)) {
+        not_there_refuse(name, errp);
         return false;
     }
     if (r->oob && !(r->command->flags & QAPI_CMD_ALLOW_OOB)) {
@@ -237,6 +256,8 @@ static void run(struct request *r)
 {
     AUTO_ERROR(err);
 
+    session_pass_fd(r->session, r->fd);
+    r->fd = -1;
     if (!check_request(r, &err)) {
         reply(r, NULL, err);
         request_free(r);
@@ -283,6 +304,7 @@ static void take_request(struct session *s, json_t *value, char *error)
     r->session = s;
     r->value = value;
     r->error = error;
+    r->fd = session_take_arrived_fd(s);
     if ((!s->busy && !s->queue) || is_out_of_band(s, value)) {
         run(r);
     } else {

@@ -25,3 +25,6 @@ void dispatch_drop_queue(struct session *s);
 struct session *dispatch_session(void);
 /* Commands that run on workers; changes are followed by control_notify(). */
 int dispatch_n_running(void);
+/* Somebody else's command (HMP's) begins and ends: it counts as those. */
+void dispatch_begin_other(void);
+void dispatch_end_other(void);

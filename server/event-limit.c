@@ -12,7 +12,7 @@
 static const struct {
     const char *name, *source;
 } limited[] = {
-    { "BLOCK_IO_ERROR", "node-name" },
+    { "BLOCK_IO_ERROR", "qom-path" },
     { "QUORUM_FAILURE", "reference" },
     { "QUORUM_REPORT_BAD", "node-name" },
     { "RTC_CHANGE", NULL },

@@ -6,6 +6,8 @@
 #include "qapi/qapi-visit.h"
 #include "server/dispatch.h"
 #include "server/events.h"
+#include "server/introspect.h"
+#include "server/persona.h"
 #include "server/shutdown.h"
 #include "server/version.h"
 
@@ -94,8 +96,12 @@ CommandInfoList *qmp_query_commands(struct error **errp)
 
     commands = qapi_command_list(&n);
     for (size_t i = 0; i < n; i++) {
-        CommandInfo *info = CommandInfo_new0();
+        CommandInfo *info;
 
+        if (!persona_has_command(commands[i].name)) {
+            continue;
+        }
+        info = CommandInfo_new0();
         info->name = g_strdup(commands[i].name);
         qapi_list_append(list, info);
     }
@@ -107,21 +113,7 @@ json_t *qmp_query_qmp_schema(json_t *args, struct error **errp)
     if (!qapi_command_no_args(args, errp)) {
         return NULL;
     }
-    return qapi_introspect();
-}
-
-StatusInfo *qmp_query_status(struct error **errp)
-{
-    StatusInfo *info = StatusInfo_new0();
-
-    info->running = true;
-    info->status = RUN_STATE_RUNNING;
-    return info;
-}
-
-NameInfo *qmp_query_name(struct error **errp)
-{
-    return NameInfo_new0();
+    return introspect_of_persona(qapi_introspect());
 }
 
 bool qmp_quit(struct error **errp)

@@ -174,8 +174,16 @@ static void session_continue(struct session *s)
     close_if_done(s);
 }
 
-/* Descriptors that came along have no use here. */
-static void close_passed_fds(struct msghdr *msg)
+static void set_fd(int *at, int fd)
+{
+    if (*at >= 0) {
+        close(*at);
+    }
+    *at = fd;
+}
+
+/* One for a command: the first; nobody could ask for the others. */
+static void keep_passed_fd(struct session *s, struct msghdr *msg)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
         size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
@@ -187,9 +195,36 @@ static void close_passed_fds(struct msghdr *msg)
             int fd;
 
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
-            close(fd);
+            if (i == 0) {
+                set_fd(&s->arrived_fd, fd);
+            } else {
+                close(fd);
+            }
         }
     }
+}
+
+int session_take_arrived_fd(struct session *s)
+{
+    int fd = s->arrived_fd;
+
+    s->arrived_fd = -1;
+    return fd;
+}
+
+void session_pass_fd(struct session *s, int fd)
+{
+    if (fd >= 0) {
+        set_fd(&s->passed_fd, fd);
+    }
+}
+
+int session_take_passed_fd(struct session *s)
+{
+    int fd = s->passed_fd;
+
+    s->passed_fd = -1;
+    return fd;
 }
 
 static ssize_t receive(struct session *s, char *buf, size_t len)
@@ -211,7 +246,7 @@ static ssize_t receive(struct session *s, char *buf, size_t len)
     }
     n = recvmsg(s->read_fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     if (n >= 0 && msg.msg_controllen > 0) {
-        close_passed_fds(&msg);
+        keep_passed_fd(s, &msg);
     }
     return n;
 }
@@ -314,6 +349,7 @@ void session_start(const struct session_options *options)
     s->ready_always = !is_socket && is_ready_always(s->read_fd);
     s->number = ++n_started;
     s->n_refs = 1;
+    s->arrived_fd = s->passed_fd = -1;
     s->wire = wire_new();
     s->unread = g_byte_array_new();
     output_init(&s->output, s->write_fd, is_socket);
@@ -352,8 +388,14 @@ static void session_close(struct session *s)
     event_free(s->write_event);
     s->read_event = s->write_event = NULL;
     dispatch_drop_queue(s);
+    set_fd(&s->arrived_fd, -1);
+    set_fd(&s->passed_fd, -1);
+    g_clear_pointer(&s->named_fds, g_hash_table_unref);
     if (s->read_fd > STDERR_FILENO) {
         close(s->read_fd);
+    }
+    if (s->write_fd != s->read_fd && s->write_fd > STDERR_FILENO) {
+        close(s->write_fd);
     }
     if (!shutdown_has_begun()) {
         chardev_hung_up(s->chardev);

@@ -44,6 +44,8 @@ struct session {
     struct wire *wire;          /* owned */
     GByteArray *unread;         /* owned; came, but not looked at: I2 */
     bool eof;                   /* the client says nothing more */
+    int arrived_fd;             /* owned; came with bytes that are no value
+                                   yet; -1: none */
 
     /* Control lock. */
     int n_refs;
@@ -56,6 +58,8 @@ struct session {
     int n_oob;                  /* out-of-band commands on workers */
     bool keep_reply;            /* quit: its reply is sent at the very end */
     char *last_reply;           /* owned: that reply */
+    int passed_fd;              /* owned; for the command that asks; or -1 */
+    GHashTable *named_fds;      /* owned; name -> descriptor; NULL: none */
     struct session *next;
 };
 
@@ -77,6 +81,18 @@ char *session_line(const json_t *json, bool pretty, size_t *len);
 /* Send a reply; at the very end if keep_reply is set.  Nothing happens if the
  * client is gone. */
 void session_reply(struct session *s, const json_t *json);
+/*
+ * Descriptors that a client passes (SCM_RIGHTS).  The first of those that came
+ * last with the bytes of a value is what that value's command may take, and
+ * the commands behind it, until the next one comes.
+ */
+/* What a value just read brought along: owned by the caller; -1: nothing. */
+int session_take_arrived_fd(struct session *s);
+/* FD (taken) came with the command that runs now; -1: nothing did. */
+void session_pass_fd(struct session *s, int fd);
+/* For the running command: owned by the caller; -1: there is none. */
+int session_take_passed_fd(struct session *s);
+
 /* A command on a worker has ended: the loop goes on with the next one. */
 void session_continue_later(struct session *s);
 

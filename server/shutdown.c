@@ -15,7 +15,12 @@
 #include "qapi/qapi-events.h"
 #include "server/chardev.h"
 #include "server/dispatch.h"
+#include "server/hmp/qemu-io.h"
+#include "server/hmp/monitor.h"
 #include "server/loop.h"
+#include "server/machine/device.h"
+#include "server/machine/drive.h"
+#include "server/persona.h"
 #include "server/session.h"
 
 static const int signals[] = { SIGTERM, SIGINT, SIGHUP };
@@ -54,8 +59,11 @@ void shutdown_block_layer(void)
     while (dispatch_n_running() > 0) {
         control_wait();
     }
+    qemu_io_finish();
     job_cancel_all();
     nbd_stop_all();
+    devices_free();
+    drives_free();
     drop_user_nodes();
     node_wait_closed();
     objects_free();
@@ -63,6 +71,8 @@ void shutdown_block_layer(void)
 
 static void finish(void *unused)
 {
+    hmp_monitor_close_all();
+    hmp_monitor_close_all();
     session_close_all();
     loop_stop();
 }
@@ -84,7 +94,9 @@ void shutdown_begin(ShutdownCause cause)
     trace(SERVER, "shutdown reason=%s", ShutdownCause_str(cause));
     __atomic_store_n(&begun, true, __ATOMIC_RELEASE);
     chardev_close_all();
-    qapi_event_send_shutdown(false, cause);
+    if (persona_has_machine()) {
+        qapi_event_send_shutdown(false, cause);
+    }
     pool_submit(shutdown_in_worker, NULL);
 }
 

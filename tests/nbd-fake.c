@@ -13,6 +13,7 @@
 #include <unistd.h>
 #include "base/control.h"
 #include "bitmaps/dirty-bitmap.h"
+#include "block/inactive.h"
 #include "block/objects/object.h"
 
 #define LOAD(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
@@ -688,3 +689,43 @@ uint32_t peer_call(struct peer *p, const struct peer_request *r,
 {
     return peer_result(p, peer_request(p, r), r, read_buf);
 }
+
+/* ---- backends: there are no devices -------------------------------------- */
+
+struct backend *backend_find(const char *name) { return NULL; }
+void iothread_claim_add(struct iothread_claim *claim) { }
+void iothread_claim_remove(struct iothread_claim *claim) { }
+bool iothread_claim_check(const struct node *n, const char *iothread,
+                          const struct iothread_claim *own,
+                          struct error **errp)
+{
+    return true;
+}
+void backend_unref(struct backend *b) { }
+struct backend *backend_ref(struct backend *b) { return b; }
+void backend_watch(struct backend *b, struct backend_watcher *w) { }
+void backend_unwatch(struct backend *b, struct backend_watcher *w) { }
+bool backend_is_limited(const struct backend *b) { return false; }
+void backend_wait_for_turn(struct backend *b, bool is_write, int64_t bytes) { }
+void backend_let_go_begin(struct backend *b) { }
+void backend_let_go_end(struct backend *b) { }
+bool backend_writethrough(const struct backend *b) { return false; }
+struct block_stats *backend_stats(const struct backend *b) { return NULL; }
+bool backend_on_error_set(const struct backend *b) { return false; }
+BlockErrorAction backend_guest_error(struct backend *b, bool is_read,
+                                     int error)
+{
+    return BLOCK_ERROR_ACTION_REPORT;
+}
+bool backend_wait_resumed(struct backend *b, bool (*gives_up)(void *opaque),
+                          void *opaque)
+{
+    return false;
+}
+
+/* ---- nodes stay, and are active ------------------------------------------ */
+
+struct node *node_ref(struct node *n) { return n; }
+void node_unref(struct node *n) { }
+bool node_is_inactive(const struct node *n) { return false; }
+bool node_activate(struct node *n, struct error **errp) { return true; }

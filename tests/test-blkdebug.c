@@ -81,6 +81,7 @@ struct request {
     int64_t offset;
     pthread_t thread;
     int ret;
+    _Atomic bool done;
 };
 
 static void *run_request(void *opaque)
@@ -89,6 +90,7 @@ static void *run_request(void *opaque)
     uint8_t buf[512];
 
     q->ret = root_pread(q->root, q->offset, sizeof(buf), buf, 0);
+    atomic_store(&q->done, true);
     return NULL;
 }
 
@@ -147,25 +149,17 @@ static void test_remove(void)
     struct root *r = root_on(n);
     struct request q[2];
 
-    for (int i = 0; i < 3; i++) {
-        node_debug_breakpoint(n, BLKDEBUG_EVENT_READ_AIO, "A");
-    }
     node_debug_breakpoint(n, BLKDEBUG_EVENT_WRITE_AIO, "B");
-    /* Each stops one request. */
-    start_request(&q[0], r, 0);
-    wait_suspended(n, "A");
-    g_assert_true(node_debug_resume(n, "A"));
-    g_assert_cmpint(finish_request(&q[0]), ==, 0);
-    start_request(&q[0], r, 0);
-    wait_suspended(n, "A");
-    start_request(&q[1], r, 0);
-    CONTROL_YIELD {
-        g_usleep(20000);
+    for (int i = 0; i < 2; i++) {
+        node_debug_breakpoint(n, BLKDEBUG_EVENT_READ_AIO, "A");
+        start_request(&q[i], r, 0);
+        while (node_debug_count_suspended(n, "A") < (unsigned)i + 1) {
+            control_wait();
+        }
     }
+    node_debug_breakpoint(n, BLKDEBUG_EVENT_READ_AIO, "A");
     g_assert_true(node_debug_remove_breakpoint(n, "A"));
     g_assert_cmpint(finish_request(&q[0]), ==, 0);
-    /* That may have come too late for the last one. */
-    node_debug_remove_breakpoint(n, "A");
     g_assert_cmpint(finish_request(&q[1]), ==, 0);
     g_assert_cmpint(read_at(r, 0), ==, 0);
     g_assert_false(node_debug_remove_breakpoint(n, "A"));
@@ -174,7 +168,58 @@ static void test_remove(void)
     del("n");
 }
 
-/* Oldest first. */
+/* All breakpoints that an event hits stop the same request. */
+static void test_several_at_once(void)
+{
+    CONTROL_GUARD();
+    struct node *n = add(RAW_ON_NULL, "n");
+    struct root *r = root_on(n);
+    struct request q;
+
+    node_debug_breakpoint(n, BLKDEBUG_EVENT_READ_AIO, "A");
+    node_debug_breakpoint(n, BLKDEBUG_EVENT_READ_AIO, "B");
+    start_request(&q, r, 0);
+    wait_suspended(n, "A");
+    g_assert_true(node_debug_is_suspended(n, "B"));
+    g_assert_cmpint(read_at(r, 512), ==, 0);
+    g_assert_true(node_debug_resume(n, "B"));
+    g_assert_false(node_debug_is_suspended(n, "B"));
+    CONTROL_YIELD {
+        g_usleep(20000);
+    }
+    g_assert_false(atomic_load(&q.done));
+    g_assert_true(node_debug_resume(n, "A"));
+    g_assert_cmpint(finish_request(&q), ==, 0);
+    root_free(&r);
+    del("n");
+}
+
+/* The one that was stopped last goes first. */
+static void test_resume_newest(void)
+{
+    CONTROL_GUARD();
+    struct node *n = add(RAW_ON_NULL, "n");
+    struct root *r = root_on(n);
+    struct request q[2];
+
+    for (int i = 0; i < 2; i++) {
+        node_debug_breakpoint(n, BLKDEBUG_EVENT_READ_AIO, "A");
+        start_request(&q[i], r, 0);
+        while (node_debug_count_suspended(n, "A") < (unsigned)i + 1) {
+            control_wait();
+        }
+    }
+    g_assert_true(node_debug_resume(n, "A"));
+    g_assert_cmpint(finish_request(&q[1]), ==, 0);
+    g_assert_false(atomic_load(&q[0].done));
+    /* No breakpoint is left, but it goes on. */
+    g_assert_false(node_debug_remove_breakpoint(n, "A"));
+    g_assert_cmpint(finish_request(&q[0]), ==, 0);
+    root_free(&r);
+    del("n");
+}
+
+/* By their tags, in any order. */
 static void test_resume_order(void)
 {
     CONTROL_GUARD();
@@ -245,7 +290,7 @@ static void test_drain_waits(void)
         g_usleep(50000);
     }
     g_assert_false(atomic_load(&dr.done));
-    g_assert_true(node_debug_remove_breakpoint(n, "A"));
+    g_assert_false(node_debug_remove_breakpoint(n, "A"));
     g_assert_cmpint(finish_request(&q), ==, 0);
     while (!atomic_load(&dr.done)) {
         control_wait();
@@ -528,6 +573,8 @@ int main(int argc, char **argv)
     g_test_add_func("/blkdebug/break-resume", test_break_resume);
     g_test_add_func("/blkdebug/remove", test_remove);
     g_test_add_func("/blkdebug/resume-order", test_resume_order);
+    g_test_add_func("/blkdebug/resume-newest", test_resume_newest);
+    g_test_add_func("/blkdebug/several-at-once", test_several_at_once);
     g_test_add_func("/blkdebug/without", test_without_blkdebug);
     g_test_add_func("/blkdebug/drain-waits", test_drain_waits);
     g_test_add_func("/blkdebug/pass", test_pass);

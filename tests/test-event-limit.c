@@ -9,8 +9,8 @@
 
 static json_t *make_event(const char *name, const char *node, int n)
 {
-    return json_pack("{s:s, s:{s:s, s:i}}", "event", name, "data",
-                     "node-name", node, "n", n);
+    return json_pack("{s:s, s:{s:s, s:s, s:i}}", "event", name, "data",
+                     "qom-path", node, "node-name", node, "n", n);
 }
 
 static bool pass(struct event_limit *l, const char *name, const char *node,

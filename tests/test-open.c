@@ -457,8 +457,7 @@ static void test_open_filename(void)
     expect_open("json:{\"driver\": \"raw\", \"file\": 1, \"file.driver\": 2}",
                 NULL, NULL, "'file' is given as a value and with members in a "
                 "json: file name");
-    expect_open("json:[]", NULL, NULL, "Could not parse the JSON options: an "
-                "object is expected");
+    expect_open("json:[]", NULL, NULL, "Invalid JSON object given");
     for (int i = 0; i < 5000; i++) {
         g_string_append(s, "{\"backing\":");
     }

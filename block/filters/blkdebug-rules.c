@@ -23,6 +23,8 @@ static struct lock rules_lock = LOCK_INIT("blkdebug", LOCK_LEAF);
 static struct blkdebug_rules *all_rules;
 static bool released;           /* nothing is stopped any more */
 
+static void (*hook)(const char *tag);     /* atomic */
+
 static __thread int n_pass;     /* this thread is not stopped */
 
 /* ---- rules -------------------------------------------------------------- */
@@ -112,12 +114,12 @@ static void put_out_of_force(struct blkdebug_rules *r)
     }
 }
 
-/* The tag of the breakpoint that was hit, owned, or NULL; I1, I2, I3. */
-static char *apply_event(struct blkdebug_rules *r, BlkdebugEvent event)
+/* The tags of the breakpoints that were hit, owned, or NULL; I1, I2, I3. */
+static GPtrArray *apply_event(struct blkdebug_rules *r, BlkdebugEvent event)
 {
     int64_t state = r->state;
     bool injecting = false;
-    char *tag = NULL;
+    GPtrArray *tags = NULL;
 
     for (guint i = 0; i < r->rules->len; ) {
         struct blkdebug_rule *rule = r->rules->pdata[i++];
@@ -136,40 +138,64 @@ static char *apply_event(struct blkdebug_rules *r, BlkdebugEvent event)
             r->state = rule->new_state;
             break;
         case BLKDEBUG_SUSPEND:
-            /* Other breakpoints are for other requests. */
-            if (!tag && !released && n_pass == 0) {
-                tag = g_steal_pointer(&rule->tag);
+            if (!released && n_pass == 0) {
+                tags = tags ? tags : g_ptr_array_new_with_free_func(g_free);
+                g_ptr_array_add(tags, g_steal_pointer(&rule->tag));
                 g_ptr_array_remove_index(r->rules, --i);
             }
             break;
         }
     }
-    return tag;
+    return tags;
 }
 
-/* Wait until resumed.  Lock held; given up to tell. */
-static void stop(struct blkdebug_rules *r, const char *tag)
+void node_debug_set_hook(void (*fn)(const char *tag))
 {
-    struct stopped_request request = { .tag = tag };
+    control_assert();
+    __atomic_store_n(&hook, fn, __ATOMIC_RELEASE);
+}
 
-    g_queue_push_tail(&r->stopped, &request);
-    lock_release(&rules_lock);
-    control_notify();       /* node_debug_is_suspended() */
-    lock_acquire(&rules_lock);
-    while (!request.resumed && !released) {
-        cond_wait(&r->resumed, &rules_lock);
+static void tell(const GPtrArray *tags)
+{
+    void (*fn)(const char *tag) = __atomic_load_n(&hook, __ATOMIC_ACQUIRE);
+
+    for (guint i = tags->len; fn && i-- > 0;) {
+        fn(tags->pdata[i]);
     }
-    g_queue_remove(&r->stopped, &request);
+}
+
+/* Wait until resumed as each of TAGS.  Lock held; given up to tell. */
+static void stop(struct blkdebug_rules *r, const GPtrArray *tags)
+{
+    g_autofree struct stopped_request *requests =
+        g_new0(struct stopped_request, tags->len);
+
+    for (guint i = 0; i < tags->len; i++) {
+        requests[i].tag = tags->pdata[i];
+        g_queue_push_head(&r->stopped, &requests[i]);
+    }
+    lock_release(&rules_lock);
+    tell(tags);
+    control_notify();       /* node_debug_count_suspended() */
+    lock_acquire(&rules_lock);
+    for (guint i = 0; i < tags->len; i++) {
+        while (!requests[i].resumed && !released) {
+            cond_wait(&r->resumed, &rules_lock);
+        }
+    }
+    for (guint i = 0; i < tags->len; i++) {
+        g_queue_remove(&r->stopped, &requests[i]);
+    }
 }
 
 void blkdebug_rules_event(struct blkdebug_rules *r, BlkdebugEvent event)
 {
-    g_autofree char *tag = NULL;
+    g_autoptr(GPtrArray) tags = NULL;
 
     LOCK_GUARD(&rules_lock);
-    tag = apply_event(r, event);
-    if (tag) {
-        stop(r, tag);
+    tags = apply_event(r, event);
+    if (tags) {
+        stop(r, tags);
     }
 }
 
@@ -243,10 +269,18 @@ bool blkdebug_rules_resume(struct blkdebug_rules *r, const char *tag)
     return resume_one(r, tag);
 }
 
-bool blkdebug_rules_is_suspended(struct blkdebug_rules *r, const char *tag)
+unsigned blkdebug_rules_count_suspended(struct blkdebug_rules *r,
+                                        const char *tag)
 {
+    unsigned n = 0;
+
     LOCK_GUARD(&rules_lock);
-    return find_stopped(r, tag);
+    for (GList *l = r->stopped.head; l; l = l->next) {
+        const struct stopped_request *s = l->data;
+
+        n += !s->resumed && strcmp(s->tag, tag) == 0;
+    }
+    return n;
 }
 
 bool blkdebug_rules_remove_breakpoint(struct blkdebug_rules *r,
@@ -265,7 +299,7 @@ bool blkdebug_rules_remove_breakpoint(struct blkdebug_rules *r,
         }
     }
     while (resume_one(r, tag)) {
-        found = true;
+        continue;
     }
     return found;
 }

@@ -6,7 +6,9 @@
  *             I2  The rules in force are the inject-error rules that matched
  *                 last: an event at which one matches puts out of force those
  *                 from before.
- *             I3  A breakpoint stops one request; it is gone then.
+ *             I3  A breakpoint stops one request; it is gone then.  All that
+ *                 an event hits stop the same request, until it has been
+ *                 resumed as each of them.
  * Threads     Any.  One lock for all blkdebug nodes protects everything here;
  *             nothing but the wait of a stopped request happens under it.
  */
@@ -66,7 +68,8 @@ int blkdebug_rules_request(struct blkdebug_rules *r, BlkdebugIOType type,
 bool blkdebug_rules_remove_breakpoint(struct blkdebug_rules *r,
                                       const char *tag);
 bool blkdebug_rules_resume(struct blkdebug_rules *r, const char *tag);
-bool blkdebug_rules_is_suspended(struct blkdebug_rules *r, const char *tag);
+unsigned blkdebug_rules_count_suspended(struct blkdebug_rules *r,
+                                        const char *tag);
 
 /* Add the rules in the file PATH to RULES (of struct blkdebug_rule).  No
  * control lock. */

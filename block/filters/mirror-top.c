@@ -7,6 +7,7 @@
 #include "block/copier-pace.h"
 #include "block/copier.h"
 #include "block/drivers.h"
+#include "block/inactive.h"
 
 struct mirror_top_state {
     /* Set when made, then constant. */
@@ -341,6 +342,18 @@ static bool make_copier(struct node *n, struct node *source,
     return s->copier;
 }
 
+/* The job writes the target, by a root of its own. */
+static bool check_active(const struct node *n, const struct node *source,
+                         const struct node *target, struct error **errp)
+{
+    if (node_is_inactive(source)) {
+        error_set(errp, "Inactive '%s' can't be a backing child of active "
+                  "'%s'", node_name(source), node_name(n));
+        return false;
+    }
+    return node_check_active(target, errp);
+}
+
 struct node *mirror_top_insert(struct node *source, struct node *target,
                                const struct mirror_top_options *options,
                                struct error **errp)
@@ -360,7 +373,9 @@ struct node *mirror_top_insert(struct node *source, struct node *target,
     s->drained = n->drain_told;
     node_filter_look_like(n, source);
     /* First the target: parents inside it stay with the source. */
-    s->target = node_attach_child(n, target, "target", ROLE_DATA, errp);
+    s->target = check_active(n, source, target, errp)
+                ? node_attach_child(n, target, "target", ROLE_DATA, errp)
+                : NULL;
     if (!s->target || !node_insert_filter(n, source, errp) ||
         !make_copier(n, source, errp)) {
         mirror_top_remove(n);

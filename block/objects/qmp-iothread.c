@@ -2,6 +2,7 @@
 /* QMP: iothreads, and nodes on them. */
 #include <unistd.h>
 #include "block/driver.h"
+#include "block/iothread-claim.h"
 #include "block/objects/iothread.h"
 #include "qapi/qapi-commands.h"
 
@@ -60,5 +61,5 @@ bool qmp_x_blockdev_set_iothread(const XBlockdevSetIothreadArgs *args,
         error_set(errp, "Cannot find iothread %s", id);
         return false;
     }
-    return true;
+    return iothread_claim_check(n, id, NULL, errp);
 }

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * object-add, object-del, and the tree of objects as qom-list and its like
- * show it: /, /objects, and one place for each object.
+ * show it: /, /objects with one place for each object, and what others mount.
  *
  * A path that begins with '/' starts at the root; any other is looked for
  * everywhere and must fit one place only.  Empty parts of a path do not
  * count.
  */
-#include "block/objects/object.h"
+#include "block/objects/qom.h"
 
 #include <string.h>
+#include "base/control.h"
+#include "block/objects/object.h"
 #include "qapi/qapi-commands.h"
 
 bool qmp_object_add(const ObjectOptions *args, struct error **errp)
@@ -22,76 +24,22 @@ bool qmp_object_del(const ObjectDelArgs *args, struct error **errp)
     return object_del(args->id, errp);
 }
 
-/* ---- places ------------------------------------------------------------- */
-
-struct place {
-    enum place_kind { PLACE_ROOT, PLACE_OBJECTS, PLACE_OBJECT } kind;
-    struct object *obj;         /* PLACE_OBJECT; borrowed */
-};
-
-#define OBJECTS_NAME "objects"
-
-static const char *place_type(const struct place *p)
+void qom_list_append(ObjectPropertyInfoList *list, const char *name,
+                     const char *type)
 {
-    return p->kind == PLACE_OBJECT ? object_type_name(p->obj) : "container";
+    ObjectPropertyInfo *info = ObjectPropertyInfo_new0();
+
+    info->name = g_strdup(name);
+    info->type = g_strdup(type);
+    qapi_list_append(list, info);
 }
 
-/* One step down. */
-static bool place_child(const struct place *p, const char *name,
-                        struct place *child)
+/* ---- an object ---------------------------------------------------------- */
+
+static const char *object_place_type(const struct qom_place *p)
 {
-    switch (p->kind) {
-    case PLACE_ROOT:
-        *child = (struct place){ PLACE_OBJECTS };
-        return !strcmp(name, OBJECTS_NAME);
-    case PLACE_OBJECTS:
-        *child = (struct place){ PLACE_OBJECT, object_find(name) };
-        return child->obj != NULL;
-    case PLACE_OBJECT:
-        return false;
-    }
-    g_assert_not_reached();
+    return object_type_name(p->opaque);
 }
-
-static bool place_walk(struct place p, char **parts, struct place *result)
-{
-    for (; *parts; parts++) {
-        struct place child;
-
-        if (**parts == '\0') {
-            continue;
-        }
-        if (!place_child(&p, *parts, &child)) {
-            return false;
-        }
-        p = child;
-    }
-    *result = p;
-    return true;
-}
-
-static bool place_find(const char *path, struct place *p, struct error **errp)
-{
-    static const struct place starts[] = {
-        { PLACE_ROOT }, { PLACE_OBJECTS },
-    };
-    g_auto(GStrv) parts = g_strsplit(path, "/", 0);
-    size_t n_starts = *path == '/' ? 1 : G_N_ELEMENTS(starts);
-    int n_found = 0;
-
-    for (size_t i = 0; i < n_starts; i++) {
-        n_found += place_walk(starts[i], parts, p);
-    }
-    if (n_found > 1) {
-        error_set(errp, "Path '%s' is ambiguous", path);
-    } else if (n_found == 0) {
-        error_set_class(errp, ERROR_DEVICE_NOT_FOUND,
-                        "Device '%s' not found", path);
-    }
-    return n_found == 1;
-}
-
-/* ---- properties --------------------------------------------------------- */
 
 static const struct object_property *
 find_property(const struct object_type *type, const char *name)
@@ -104,122 +52,307 @@ find_property(const struct object_type *type, const char *name)
     return p->name ? p : NULL;
 }
 
-static void list_add(ObjectPropertyInfoList *list, const char *name,
-                     char *type)
-{
-    ObjectPropertyInfo *info = ObjectPropertyInfo_new0();
-
-    info->name = g_strdup(name);
-    info->type = type;
-    qapi_list_append(list, info);
-}
-
-static void list_add_type(ObjectPropertyInfoList *list,
-                          const struct object_type *type)
+static void object_type_list(const struct object_type *type,
+                             ObjectPropertyInfoList *list)
 {
     for (const struct object_property *p = type->properties; p->name; p++) {
-        list_add(list, p->name, g_strdup(p->type));
+        qom_list_append(list, p->name, p->type);
     }
 }
+
+static void object_place_list(const struct qom_place *p,
+                              ObjectPropertyInfoList *list)
+{
+    const struct object *obj = p->opaque;
+
+    object_type_list(obj->type, list);
+}
+
+static bool object_place_has(const struct qom_place *p, const char *name,
+                             bool *readable, bool *writable)
+{
+    const struct object *obj = p->opaque;
+    const struct object_property *property = find_property(obj->type, name);
+
+    *readable = property && property->get;
+    *writable = property && property->set;
+    return property != NULL;
+}
+
+static json_t *object_place_get(const struct qom_place *p, const char *name,
+                                struct error **errp)
+{
+    struct object *obj = p->opaque;
+    const struct object_property *property = find_property(obj->type, name);
+
+    return property->get(obj, property->name, errp);
+}
+
+static bool object_place_set(const struct qom_place *p, const char *name,
+                             json_t *value, struct error **errp)
+{
+    struct object *obj = p->opaque;
+    const struct object_property *property = find_property(obj->type, name);
+    bool ok;
+
+    object_get_again(obj);      /* set() may yield */
+    ok = property->set(obj, property->name, value, errp);
+    object_put(obj);
+    return ok;
+}
+
+static const struct qom_kind object_kind = {
+    .type = object_place_type,
+    .list = object_place_list,
+    .has = object_place_has,
+    .get = object_place_get,
+    .set = object_place_set,
+};
+
+/* ---- /objects and the root ---------------------------------------------- */
+
+static const char *container_type(const struct qom_place *p)
+{
+    return "container";
+}
+
+static bool objects_below(const struct qom_place *p, size_t i, char **name,
+                          struct qom_place *child)
+{
+    struct object *obj = object_next(NULL);
+
+    while (obj && i-- > 0) {
+        obj = object_next(obj);
+    }
+    if (obj) {
+        *name = g_strdup(obj->id);
+        *child = (struct qom_place){ &object_kind, obj };
+    }
+    return obj != NULL;
+}
+
+static const struct qom_kind objects_kind = {
+    .type = container_type,
+    .below = objects_below,
+};
+
+enum { MAX_MOUNTS = 8 };
+
+/* Control lock. */
+static struct mount {
+    const char *name;
+    struct qom_place place;
+} mounts[MAX_MOUNTS] = { { "objects", { &objects_kind } } };
+static size_t n_mounts = 1;
+static struct qom_types *others;
+
+void qom_mount(const char *name, struct qom_place place)
+{
+    control_assert();
+    g_assert(n_mounts < MAX_MOUNTS);
+    mounts[n_mounts++] = (struct mount){ name, place };
+}
+
+static bool root_below(const struct qom_place *p, size_t i, char **name,
+                       struct qom_place *child)
+{
+    if (i < n_mounts) {
+        *name = g_strdup(mounts[i].name);
+        *child = mounts[i].place;
+    }
+    return i < n_mounts;
+}
+
+static const struct qom_kind root_kind = {
+    .type = container_type,
+    .below = root_below,
+};
+static const struct qom_place root_place = { &root_kind };
+
+/* ---- paths -------------------------------------------------------------- */
+
+struct found {
+    struct qom_place place;
+    char *path;                 /* owned; NULL: nothing was found */
+    int n;                      /* how many places fit */
+};
+
+static bool child_of(const struct qom_place *p, const char *name,
+                     struct qom_place *child)
+{
+    char *at;
+
+    for (size_t i = 0; p->kind->below && p->kind->below(p, i, &at, child);
+         i++) {
+        bool same = !strcmp(at, name);
+
+        g_free(at);
+        if (same) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Follow PARTS from P, which is at PATH. */
+static void walk(struct qom_place p, const char *path, char **parts,
+                 struct found *found)
+{
+    GString *at = g_string_new(path);
+
+    for (; *parts; parts++) {
+        struct qom_place child;
+
+        if (**parts == '\0') {
+            continue;
+        }
+        if (!child_of(&p, *parts, &child)) {
+            g_string_free(at, TRUE);
+            return;
+        }
+        g_string_append_printf(at, "/%s", *parts);
+        p = child;
+    }
+    found->place = p;
+    found->n++;
+    g_free(found->path);
+    found->path = g_string_free(at, FALSE);
+}
+
+/* From P and from everywhere below it. */
+static void walk_all(const struct qom_place *p, const char *path,
+                     char **parts, struct found *found)
+{
+    struct qom_place child;
+    char *name;
+
+    walk(*p, path, parts, found);
+    for (size_t i = 0; p->kind->below &&
+         p->kind->below(p, i, &name, &child); i++) {
+        g_autofree char *below = g_strdup_printf("%s/%s", path, name);
+
+        g_free(name);
+        walk_all(&child, below, parts, found);
+    }
+}
+
+/* *AT (may be NULL): its path; owned. */
+static bool place_find(const char *path, struct qom_place *p, char **at,
+                       struct error **errp)
+{
+    g_auto(GStrv) parts = g_strsplit(path, "/", 0);
+    struct found found = { .n = 0 };
+
+    if (*path == '/') {
+        walk(root_place, "", parts, &found);
+    } else {
+        walk_all(&root_place, "", parts, &found);
+    }
+    if (found.n > 1) {
+        error_set(errp, "Path '%s' is ambiguous", path);
+    } else if (found.n == 0) {
+        error_set_class(errp, ERROR_DEVICE_NOT_FOUND,
+                        "Device '%s' not found", path);
+    }
+    *p = found.place;
+    if (found.n == 1 && at) {
+        *at = g_steal_pointer(&found.path);
+    }
+    g_free(found.path);
+    return found.n == 1;
+}
+
+/* ---- properties --------------------------------------------------------- */
 
 ObjectPropertyInfoList *qmp_qom_list(const QomListArgs *args,
                                      struct error **errp)
 {
     ObjectPropertyInfoList *list;
-    struct place place;
+    struct qom_place place, child;
+    char *name;
 
-    if (!place_find(args->path, &place, errp)) {
+    if (!place_find(args->path, &place, NULL, errp)) {
         return NULL;
     }
     list = ObjectPropertyInfoList_new0();
-    list_add(list, "type", g_strdup("string"));
-    switch (place.kind) {
-    case PLACE_ROOT:
-        list_add(list, OBJECTS_NAME, g_strdup("child<container>"));
-        break;
-    case PLACE_OBJECTS:
-        for (struct object *obj = object_next(NULL); obj;
-             obj = object_next(obj)) {
-            list_add(list, obj->id, g_strdup_printf("child<%s>",
-                                                    object_type_name(obj)));
-        }
-        break;
-    case PLACE_OBJECT:
-        list_add_type(list, place.obj->type);
-        break;
+    qom_list_append(list, "type", "string");
+    if (place.kind->list) {
+        place.kind->list(&place, list);
+    }
+    for (size_t i = 0; place.kind->below &&
+         place.kind->below(&place, i, &name, &child); i++) {
+        g_autofree char *type =
+            g_strdup_printf("child<%s>", child.kind->type(&child));
+
+        qom_list_append(list, name, type);
+        g_free(name);
     }
     return list;
 }
 
-static void set_not_found(struct error **errp, const struct place *place,
+static void set_not_found(struct error **errp, const struct qom_place *place,
                           const char *property)
 {
-    error_set(errp, "Property '%s.%s' not found", place_type(place),
+    error_set(errp, "Property '%s.%s' not found", place->kind->type(place),
               property);
 }
 
 json_t *qmp_qom_get(const QomGetArgs *args, struct error **errp)
 {
-    const struct object_property *p;
-    struct place place, child;
+    struct qom_place place, child;
+    bool readable, writable;
+    g_autofree char *path = NULL;
 
-    if (!place_find(args->path, &place, errp)) {
+    if (!place_find(args->path, &place, &path, errp)) {
         return NULL;
     }
     if (!strcmp(args->property, "type")) {
-        return json_string(place_type(&place));
+        return json_string(place.kind->type(&place));
     }
-    if (place_child(&place, args->property, &child)) {
-        return json_sprintf("%s%s", place.kind == PLACE_ROOT
-                            ? "/" : "/" OBJECTS_NAME "/", args->property);
+    if (child_of(&place, args->property, &child)) {
+        return json_sprintf("%s/%s", path, args->property);
     }
-    p = place.obj ? find_property(place.obj->type, args->property) : NULL;
-    if (!p) {
+    if (!place.kind->has ||
+        !place.kind->has(&place, args->property, &readable, &writable)) {
         set_not_found(errp, &place, args->property);
         return NULL;
     }
-    if (!p->get) {
+    if (!readable) {
         error_set(errp, "Property '%s.%s' is not readable",
-                  place_type(&place), args->property);
+                  place.kind->type(&place), args->property);
         return NULL;
     }
-    return p->get(place.obj, p->name, errp);
+    return place.kind->get(&place, args->property, errp);
 }
 
 bool qmp_qom_set(const QomSetArgs *args, struct error **errp)
 {
-    const struct object_property *p;
-    struct place place, child;
-    bool fixed, ok;
+    struct qom_place place, child;
+    bool readable, writable = false, fixed, there;
 
-    if (!place_find(args->path, &place, errp)) {
+    if (!place_find(args->path, &place, NULL, errp)) {
         return false;
     }
-    p = place.obj ? find_property(place.obj->type, args->property) : NULL;
     fixed = !strcmp(args->property, "type") ||
-        place_child(&place, args->property, &child);
-    if (!p && !fixed) {
+        child_of(&place, args->property, &child);
+    there = !fixed && place.kind->has &&
+        place.kind->has(&place, args->property, &readable, &writable);
+    if (!fixed && !there) {
         set_not_found(errp, &place, args->property);
         return false;
     }
-    if (fixed || !p->set) {
+    if (!writable) {
         error_set(errp, "Property '%s.%s' is not writable",
-                  place_type(&place), args->property);
+                  place.kind->type(&place), args->property);
         return false;
     }
-    object_get_again(place.obj);        /* set() may yield */
-    ok = p->set(place.obj, p->name, args->value, errp);
-    object_put(place.obj);
-    return ok;
+    return place.kind->set(&place, args->property, args->value, errp);
 }
 
 /* ---- types -------------------------------------------------------------- */
 
 /* What is only there to be implemented, and what is not for object-add. */
-static const struct plain_type {
-    const char *name, *parent;
-    bool abstract;
-} plain_types[] = {
+static const struct qom_type plain_types[] = {
     { "authz", "object", true },
     { "container", "object", false },
     { "event-loop-base", "object", true },
@@ -228,16 +361,53 @@ static const struct plain_type {
     { "secret_common", "object", true },
     { "tls-creds", "object", true },
     { "user-creatable", "interface", true },
+    { NULL },
 };
 
-static const struct plain_type *find_plain(const char *name)
+static const struct qom_type *plain_at(size_t i)
 {
-    for (size_t i = 0; i < G_N_ELEMENTS(plain_types); i++) {
-        if (!strcmp(plain_types[i].name, name)) {
-            return &plain_types[i];
+    return i + 1 < G_N_ELEMENTS(plain_types) ? &plain_types[i] : NULL;
+}
+
+static struct qom_types plain = { .at = plain_at };
+
+void qom_add_types(struct qom_types *types)
+{
+    control_assert();
+    types->next = others;
+    others = types;
+}
+
+/* All but those of object-add; NULL: there is none. */
+static const struct qom_type *find_type(const char *name,
+                                        struct qom_types **source)
+{
+    plain.next = others;
+    for (struct qom_types *s = &plain; s; s = s->next) {
+        const struct qom_type *t;
+
+        for (size_t i = 0; (t = s->at(i)); i++) {
+            if (!strcmp(t->name, name)) {
+                *source = s;
+                return t;
+            }
         }
     }
     return NULL;
+}
+
+static const struct object_type *find_object_type(const char *name)
+{
+    ObjectType value;
+
+    return ObjectType_parse(name, &value) ? object_types[value] : NULL;
+}
+
+bool qom_type_exists(const char *name)
+{
+    struct qom_types *source;
+
+    return find_object_type(name) || find_type(name, &source);
 }
 
 /* Is NAME, whose parent is PARENT, an ANCESTOR? */
@@ -245,7 +415,9 @@ static bool implements(const char *name, const char *parent,
                        const char *ancestor)
 {
     while (strcmp(name, ancestor)) {
-        const struct plain_type *above = parent ? find_plain(parent) : NULL;
+        struct qom_types *source;
+        const struct qom_type *above = parent ? find_type(parent, &source)
+            : NULL;
 
         if (!above) {
             return false;
@@ -267,29 +439,40 @@ static void types_add(ObjectTypeInfoList *list, const char *name,
     qapi_list_append(list, info);
 }
 
+static void add_object_types(ObjectTypeInfoList *list, const char *ancestor)
+{
+    for (int i = 0; i < OBJECT_TYPE__MAX; i++) {
+        const struct object_type *type = object_types[i];
+        const char *name = ObjectType_str(i);
+        const char *parent;
+
+        if (!type || type->type != (ObjectType)i) {
+            continue;
+        }
+        parent = type->parent ? type->parent : "object";
+        if (!ancestor || implements(name, parent, ancestor) ||
+            implements("user-creatable", "interface", ancestor)) {
+            types_add(list, name, parent, false);
+        }
+    }
+}
+
 ObjectTypeInfoList *qmp_qom_list_types(const QomListTypesArgs *args,
                                        struct error **errp)
 {
     ObjectTypeInfoList *list = ObjectTypeInfoList_new0();
-    const char *ancestor = args->implements;
 
-    for (int i = 0; i < OBJECT_TYPE__MAX; i++) {
-        const struct object_type *type = object_types[i];
-        const char *name = ObjectType_str(i);
+    add_object_types(list, args->implements);
+    plain.next = others;
+    for (struct qom_types *s = &plain; s; s = s->next) {
+        const struct qom_type *t;
 
-        if (type && type->type == (ObjectType)i &&
-            (!ancestor || implements(name, type->parent, ancestor) ||
-             implements("user-creatable", "interface", ancestor))) {
-            types_add(list, name, type->parent ? type->parent : "object",
-                      false);
-        }
-    }
-    for (size_t i = 0; i < G_N_ELEMENTS(plain_types); i++) {
-        const struct plain_type *t = &plain_types[i];
-
-        if ((!t->abstract || args->abstract) &&
-            (!ancestor || implements(t->name, t->parent, ancestor))) {
-            types_add(list, t->name, t->parent, t->abstract);
+        for (size_t i = 0; (t = s->at(i)); i++) {
+            if ((!t->abstract || args->abstract) &&
+                (!args->implements ||
+                 implements(t->name, t->parent, args->implements))) {
+                types_add(list, t->name, t->parent, t->abstract);
+            }
         }
     }
     return list;
@@ -298,22 +481,22 @@ ObjectTypeInfoList *qmp_qom_list_types(const QomListTypesArgs *args,
 ObjectPropertyInfoList *
 qmp_qom_list_properties(const QomListPropertiesArgs *args, struct error **errp)
 {
-    const struct object_type *type = NULL;
+    const struct object_type *type = find_object_type(args->typename);
     ObjectPropertyInfoList *list;
-    ObjectType value;
+    struct qom_types *source = NULL;
+    const struct qom_type *other = find_type(args->typename, &source);
 
-    if (ObjectType_parse(args->typename, &value)) {
-        type = object_types[value];
-    }
-    if (!type && !find_plain(args->typename)) {
+    if (!type && !other) {
         error_set_class(errp, ERROR_DEVICE_NOT_FOUND, "Class '%s' not found",
                         args->typename);
         return NULL;
     }
     list = ObjectPropertyInfoList_new0();
-    list_add(list, "type", g_strdup("string"));
+    qom_list_append(list, "type", "string");
     if (type) {
-        list_add_type(list, type);
+        object_type_list(type, list);
+    } else if (source->list) {
+        source->list(other, list);
     }
     return list;
 }

@@ -21,9 +21,22 @@
     X(THROTTLE_OPS_READ, x_iops_read, "x-iops-read") \
     X(THROTTLE_OPS_WRITE, x_iops_write, "x-iops-write")
 
+/* Groups of devices that are no objects; control lock. */
+static struct throttle_group_object *unlisted;
+
 static struct throttle_group *group_of(struct object *obj)
 {
     return &((struct throttle_group_object *)obj)->group;
+}
+
+static struct throttle_group_object *find_unlisted(const char *id)
+{
+    struct throttle_group_object *g = unlisted;
+
+    while (g && strcmp(g->base.id, id) != 0) {
+        g = g->next;
+    }
+    return g;
 }
 
 /* ---- object-add --------------------------------------------------------- */
@@ -71,6 +84,10 @@ static bool group_init(struct object *obj, const ObjectOptions *options,
     const ThrottleGroupProperties *o = &options->u.throttle_group;
     struct throttle_limits limits;
 
+    if (find_unlisted(obj->id)) {
+        error_set(errp, "A group with this name already exists");
+        return false;
+    }
     throttle_limits_init(&limits);
     if (!take_each(&limits, o, errp) ||
         (o->limits && !throttle_limits_merge(&limits, o->limits, errp)) ||
@@ -83,6 +100,12 @@ static bool group_init(struct object *obj, const ObjectOptions *options,
 
 static void group_fini(struct object *obj)
 {
+    for (struct throttle_group_object **p = &unlisted; *p; p = &(*p)->next) {
+        if (&(*p)->base == obj) {
+            *p = (*p)->next;
+            break;
+        }
+    }
     throttle_group_deinit(group_of(obj));
 }
 
@@ -176,7 +199,8 @@ const struct object_type throttle_group_object_type = {
 struct throttle_group_object *throttle_group_get(const char *id,
                                                  struct error **errp)
 {
-    struct object *obj = object_find(id);
+    struct throttle_group_object *g = find_unlisted(id);
+    struct object *obj = g ? &g->base : object_find(id);
 
     control_assert();
     if (!obj || obj->type != &throttle_group_object_type) {
@@ -184,4 +208,24 @@ struct throttle_group_object *throttle_group_get(const char *id,
         return NULL;
     }
     return (struct throttle_group_object *)object_get_again(obj);
+}
+
+struct throttle_group_object *throttle_group_get_or_make(const char *id)
+{
+    struct throttle_group_object *g = throttle_group_get(id, NULL);
+    struct throttle_limits none;
+
+    if (g) {
+        return g;
+    }
+    g = g_new0(struct throttle_group_object, 1);
+    g->base = (struct object){
+        .type = &throttle_group_object_type, .id = g_strdup(id),
+        .n_users = 1, .deleted = true,
+    };
+    throttle_limits_init(&none);
+    throttle_group_init(&g->group, &none);
+    g->next = unlisted;
+    unlisted = g;
+    return g;
 }

@@ -14,6 +14,8 @@
  *                 but with autoclear bit 0 clear (it is not what it should
  *                 be), and new bitmaps get a new directory.
  *             I4  What is loaded takes MAX_LOADED_BYTES of memory at most.
+ *             I5  Of an inactive image nothing is loaded: its bitmaps are
+ *                 somebody else's (block/inactive.h).
  * Threads     Control path, no lock held; see struct qcow2_bitmaps.
  */
 #include <errno.h>
@@ -312,6 +314,20 @@ static bool set_all_aside(struct qcow2 *s, const char *why,
     return true;
 }
 
+/* Only to be shown: they are somebody else's, and change. */
+static void look_at_directory(struct qcow2 *s)
+{
+    struct stored_directory *dir = NULL;
+
+    if (s->bitmaps.n_bitmaps > 0 &&
+        (s->hdr.autoclear & QCOW2_AUTOCLEAR_BITMAPS)) {
+        dir = qcow2_bitmaps_read_directory(s, NULL);
+    }
+    if (dir) {
+        qcow2_bitmaps_set_directory(s, dir);
+    }
+}
+
 static bool load_directory(struct qcow2 *s, struct error **errp)
 {
     struct stored_directory *dir;
@@ -349,6 +365,10 @@ bool qcow2_bitmaps_load(struct qcow2 *s, struct error **errp)
     lock_init(&state->lock, "qcow2-bitmaps", LOCK_LEAF);
     state->dir = stored_directory_new();
     s->bitmaps_state = state;
+    if (s->node->inactive) {
+        look_at_directory(s);
+        return true;
+    }
     return load_directory(s, errp);
 }
 

@@ -28,6 +28,17 @@ int qcow2_clear_autoclear(struct qcow2 *s, struct error **errp);
 /* open.c: all that is in memory goes to the file; refcounts are right there
  * then, and the dirty bit is clear.  Lock held, given up meanwhile. */
 int qcow2_store_metadata(struct qcow2 *s);
+/*
+ * open.c, for handover.c: read and check the image, into an S that has its
+ * node, data, writable and synchronisation alone; if it is writable, make it
+ * ready to be written.  0 or -errno with errp: free what there is then.
+ */
+int qcow2_read_image(struct qcow2 *s, const BlockdevOptions *options,
+                     struct error **errp);
+/* All of S but its synchronisation; no worker uses it. */
+void qcow2_free_image(struct qcow2 *s);
+/* What the header says of a backing format; owned, or NULL. */
+char *qcow2_backing_format(const struct qcow2 *s);
 /* Until no worker uses the image.  No lock held. */
 void qcow2_wait_background(struct qcow2 *s);
 
@@ -36,6 +47,10 @@ bool qcow2_reopen_prepare(struct node_reopen *r, struct error **errp);
 bool qcow2_reopen_activate(struct node_reopen *r, struct error **errp);
 void qcow2_reopen_commit(struct node_reopen *r);
 void qcow2_reopen_abort(struct node_reopen *r);
+
+/* handover.c: struct driver's functions. */
+bool qcow2_inactivate(struct node *n, struct error **errp);
+bool qcow2_activate(struct node *n, struct error **errp);
 
 /* open.c: s->tables anew, from the L1 and the refcount table. */
 void qcow2_note_tables(struct qcow2 *s);
@@ -86,6 +101,8 @@ bool qcow2_amend(struct node *n, const BlockdevAmendOptions *options,
  */
 int qcow2_check_invalidated(struct qcow2 *s, const BlockdevOptions *options,
                             struct error **errp);
+/* n->invalidated anew, as the header that was read says. */
+void qcow2_note_invalidated(struct qcow2 *s);
 /* struct driver's function. */
 int qcow2_mark_invalidated(struct node *n, const struct invalidated *why,
                            struct error **errp);

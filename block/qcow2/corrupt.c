@@ -56,8 +56,8 @@ int qcow2_corrupt(struct qcow2 *s, int64_t offset, int64_t bytes,
     struct report *r;
     va_list ap;
 
-    if (s->corrupt_told && !fatal) {
-        return -EIO;
+    if (s->node->inactive || (s->corrupt_told && !fatal)) {
+        return -EIO;    /* an inactive one may read what is being changed */
     }
     r = g_new0(struct report, 1);
     r->s = s;

@@ -61,13 +61,21 @@ static bool is_part_of_chain(const BlockdevOptionsQcow2 *o)
     return o->backing && o->backing->type == QAPI_TYPE_STRING;
 }
 
+void qcow2_note_invalidated(struct qcow2 *s)
+{
+    struct node *n = s->node;
+
+    invalidated_free(n->invalidated);
+    n->invalidated = decode(qcow2_ext_find(s->exts, QCOW2_EXT_INVALIDATED));
+    n->invalidated_allowed = s->opt.allow_invalidated;
+}
+
 int qcow2_check_invalidated(struct qcow2 *s, const BlockdevOptions *options,
                             struct error **errp)
 {
     struct node *n = s->node;
 
-    n->invalidated = decode(qcow2_ext_find(s->exts, QCOW2_EXT_INVALIDATED));
-    n->invalidated_allowed = s->opt.allow_invalidated;
+    qcow2_note_invalidated(s);
     if (!n->invalidated || n->use_anyway || n->invalidated_allowed ||
         is_part_of_chain(&options->u.qcow2)) {
         return 0;

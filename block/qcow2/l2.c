@@ -274,6 +274,7 @@ static int write_new_table(struct qcow2 *s, int64_t from, int64_t to)
     }
     if (ret == 0) {
         QCOW2_DEBUG(s, L2_ALLOC_WRITE);
+        QCOW2_DEBUG(s, L2_UPDATE);
         ret = qcow2_file_pwrite(s, to, s->cluster_bytes, buf, 0);
     }
     return ret;
@@ -303,6 +304,9 @@ static int replace_table(struct qcow2 *s, uint64_t i, uint64_t old)
         return ret;
     }
     qcow2_table_drop(&s->l2_cache, to, s->cluster_bytes);
+    if (!from) {
+        qcow2_table_add_zero(&s->l2_cache, to, s->cluster_bytes);
+    }
     qcow2_cluster_set_add(s->tables, to, QCOW2_SET_L2);
     s->l1[i] = to | QCOW2_COPIED;
     qcow2_l1_dirty(s, i);

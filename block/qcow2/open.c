@@ -22,21 +22,23 @@ enum {
 
 static void read_names(struct qcow2 *s, const uint8_t *cluster)
 {
-    const struct qcow2_ext *format = qcow2_ext_find(s->exts,
-                                                    QCOW2_EXT_BACKING_FORMAT);
-
     s->header_used_bytes = s->hdr.header_bytes;
     if (s->hdr.backing_offset && s->hdr.backing_bytes) {
         s->backing_name = g_strndup((const char *)cluster +
                                     s->hdr.backing_offset,
                                     s->hdr.backing_bytes);
         s->header_used_bytes = s->hdr.backing_offset + s->hdr.backing_bytes;
-        s->node->header_backing_file = g_strdup(s->backing_name);
-        if (format) {
-            s->node->header_backing_format =
-                g_strndup((const char *)format->data, format->bytes);
-        }
     }
+}
+
+/* What the header says of a backing format; owned, or NULL. */
+char *qcow2_backing_format(const struct qcow2 *s)
+{
+    const struct qcow2_ext *format = qcow2_ext_find(s->exts,
+                                                    QCOW2_EXT_BACKING_FORMAT);
+
+    return format && s->backing_name
+           ? g_strndup((const char *)format->data, format->bytes) : NULL;
 }
 
 /* Fields behind those we know are kept. */
@@ -295,9 +297,9 @@ void qcow2_wait_background(struct qcow2 *s)
     }
 }
 
-static void free_all(struct qcow2 *s)
+void qcow2_free_image(struct qcow2 *s)
 {
-    qcow2_wait_background(s);
+    qcow2_bitmaps_close(s);
     qcow2_snapshots_free(s);
     qcow2_table_cache_deinit(&s->l2_cache);
     qcow2_table_cache_deinit(&s->ref_cache);
@@ -314,15 +316,24 @@ static void free_all(struct qcow2 *s)
         g_byte_array_free(s->header_extra, TRUE);
     }
     g_array_free(s->frees, TRUE);
+}
+
+static void free_all(struct qcow2 *s)
+{
+    qcow2_wait_background(s);
+    qcow2_free_image(s);
     range_lock_deinit(&s->guest);
     cond_deinit(&s->changed);
     lock_deinit(&s->lock);
 }
 
-static int open_image(struct qcow2 *s, const BlockdevOptions *options,
-                      struct error **errp)
+int qcow2_read_image(struct qcow2 *s, const BlockdevOptions *options,
+                     struct error **errp)
 {
-    int ret = read_header(s, errp);
+    int ret;
+
+    s->frees = g_array_new(FALSE, FALSE, sizeof(struct qcow2_free));
+    ret = read_header(s, errp);
 
     if (ret == 0) {
         ret = check_features(s, errp);
@@ -330,7 +341,7 @@ static int open_image(struct qcow2 *s, const BlockdevOptions *options,
     if (ret == 0 && !qcow2_options_read(s, options, &s->opt, errp)) {
         ret = -EINVAL;
     }
-    if (ret == 0) {
+    if (ret == 0 && !s->node->opened) {
         ret = qcow2_check_invalidated(s, options, errp);
     }
     if (ret == 0) {
@@ -352,6 +363,9 @@ static int open_image(struct qcow2 *s, const BlockdevOptions *options,
     if (ret == 0 && s->writable) {
         ret = qcow2_clear_autoclear(s, errp);
     }
+    if (ret == 0 && !qcow2_bitmaps_load(s, errp)) {
+        ret = -EINVAL;
+    }
     return ret;
 }
 
@@ -362,11 +376,10 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
     int ret;
 
     s->node = n;
-    s->writable = !n->read_only;
+    s->writable = !n->read_only && !n->inactive;
     lock_init(&s->lock, "qcow2", LOCK_QCOW2);
     cond_init(&s->changed);
     range_lock_init(&s->guest, "qcow2-guest");
-    s->frees = g_array_new(FALSE, FALSE, sizeof(struct qcow2_free));
 
     for (const struct child *c = n->children; c; c = c->next_sibling) {
         if (strcmp(c->name, "data-file") == 0) {
@@ -374,19 +387,14 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
         }
     }
 
-    ret = open_image(s, options, errp);
+    ret = qcow2_read_image(s, options, errp);
     if (ret == 0) {
+        n->header_backing_file = g_strdup(s->backing_name);
+        n->header_backing_format = qcow2_backing_format(s);
         atomic_store(&n->length_bytes, (int64_t)s->hdr.size);
         n->supported_zero_flags = BLK_MAY_UNMAP;
         n->supported_write_flags = s->data ? 0 : BLK_COMPRESSED;
-        if (!qcow2_bitmaps_load(s, errp)) {
-            qcow2_bitmaps_close(s);
-            ret = -EINVAL;
-        }
-    }
-    if (ret < 0) {
-        g_clear_pointer(&n->header_backing_file, g_free);
-        g_clear_pointer(&n->header_backing_format, g_free);
+    } else {
         free_all(s);
         memset(s, 0, sizeof(*s));
     }
@@ -437,6 +445,5 @@ void qcow2_close(struct node *n)
                               error_errno_text(-ret));
         }
     }
-    qcow2_bitmaps_close(s);
     free_all(s);
 }

@@ -70,6 +70,10 @@ int qcow2_table_get(struct qcow2 *s, struct qcow2_table_cache *c,
  * to wait for a writer of an old slice there. */
 int qcow2_table_new(struct qcow2 *s, struct qcow2_table_cache *c,
                     int64_t offset, struct qcow2_table **t);
+/* What is at OFFSET was just written as zeroes, and nobody has looked at it:
+ * it need not be read.  No more than a hint. */
+void qcow2_table_add_zero(struct qcow2_table_cache *c, int64_t offset,
+                          int64_t bytes);
 void qcow2_table_dirty(struct qcow2 *s, struct qcow2_table_cache *c,
                        struct qcow2_table *t);
 /* Forget slices in a range that is no table any more. */

@@ -171,13 +171,19 @@ static void restore_bitmaps(struct qcow2 *s, struct qcow2_reopen *qr)
     }
 }
 
+/* An inactive image is not written whatever its options say. */
+static bool is_written(const struct node_reopen *r)
+{
+    return !r->read_only && !r->node->inactive;
+}
+
 static bool prepare(struct node_reopen *r, struct qcow2_reopen *qr,
                     struct error **errp)
 {
     struct qcow2 *s = r->node->state;
 
     if (!qcow2_options_read(s, r->options, &qr->opt, errp) ||
-        !check_writable(s, r->read_only, errp) ||
+        !check_writable(s, !is_written(r), errp) ||
         !check_file(s, r->file, errp) || !make_caches(s, qr, errp)) {
         return false;
     }
@@ -207,7 +213,7 @@ bool qcow2_reopen_activate(struct node_reopen *r, struct error **errp)
     struct qcow2 *s = r->node->state;
     struct qcow2_reopen *qr = r->driver_state;
 
-    if (r->read_only || s->writable) {
+    if (!is_written(r) || s->writable) {
         return true;
     }
     s->writable = true;
@@ -249,7 +255,7 @@ void qcow2_reopen_commit(struct node_reopen *r)
         error_report_text("Node '%s': the tables of its snapshots could not "
                           "be read to be guarded", s->node->name);
     }
-    s->writable = !r->read_only;
+    s->writable = is_written(r);
     if (was_writable != s->writable && !r->node->content_kept) {
         qcow2_bitmaps_set_readonly(s, r->read_only);
     }

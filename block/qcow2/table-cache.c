@@ -228,6 +228,22 @@ int qcow2_table_new(struct qcow2 *s, struct qcow2_table_cache *c,
     return 0;
 }
 
+void qcow2_table_add_zero(struct qcow2_table_cache *c, int64_t offset,
+                          int64_t bytes)
+{
+    enum { MOST_SLICES = 16 };
+    int64_t end = offset + MIN(bytes, MOST_SLICES * c->slice_bytes);
+
+    for (; offset < end; offset += c->slice_bytes) {
+        struct qcow2_table *t = table_insert(c, offset);
+
+        if (!t) {
+            return;
+        }
+        memset(t->data, 0, c->slice_bytes);
+    }
+}
+
 void qcow2_table_dirty(struct qcow2 *s, struct qcow2_table_cache *c,
                        struct qcow2_table *t)
 {

@@ -18,7 +18,11 @@ void runstate_init(RunState state);
 
 /* STOP is sent if it ran.  WHY: paused, io-error, ... */
 void machine_stop(RunState why);
-/* RESUME is sent if it did not run; requests that failed are tried again. */
+/* What the disks were written is on stable storage, or cannot be brought there.
+ * Yields. */
+void machine_flush(void);
+/* RESUME is sent if it did not run; requests that failed are tried again.
+ * Inactive nodes are activated first: yields. */
 bool machine_cont(struct error **errp);
 /* RESET is sent; devices let go what they were asked to (device_del).
  * Yields: requests of the devices are drained. */
