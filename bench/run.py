@@ -10,7 +10,8 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
-BENCHES = ['qmp', 'graph', 'nbd', 'backup', 'jobs', 'latency']
+BENCHES = ['qmp', 'graph', 'nbd', 'backup', 'jobs', 'latency',
+           'machine']
 
 
 def main():

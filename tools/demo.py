@@ -170,6 +170,23 @@ class Demo:
             self.process.kill()
             self.process.wait()
 
+    def as_qemu(self, image, *lines):
+        """Start the server in qemu-system-x86_64's place and type LINES at
+        its monitor."""
+        link = self.path('qemu-system-x86_64')
+        os.symlink(self.server, link)
+        done = subprocess.run(
+            [link, '-nodefaults', '-drive',
+             f'if=virtio,id=vda,file={image},format=qcow2',
+             '-monitor', 'stdio'],
+            input='\n'.join(lines + ('quit', '')), capture_output=True,
+            text=True, timeout=60, check=True)
+        for line in done.stdout.splitlines()[1:]:
+            shown = line.rsplit('\x1b[D', 1)[-1].replace('\x1b[K', '')
+            if line.startswith('(qemu)'):
+                shown = f'(qemu) {shown}'
+            print(f'    {shown.replace(self.folder + "/", "")}')
+
     def prove(self, backup, frozen):
         image = self.path(f'{backup}.qcow2')
         self.run('qemu-img', 'check', image)
@@ -308,6 +325,10 @@ def demonstrate(demo):
              demo.path('moved.qcow2'))
     print('    moved.qcow2, where the disk is now, equals all that the client '
           'wrote')
+
+    demo.step('The same disk in a machine, in qemu-system-x86_64\'s place')
+    demo.as_qemu(demo.path('moved.qcow2'), 'info block',
+                 'qemu-io vda "write -P 7 0 1k"', 'qemu-io vda "read -P 7 0 1k"')
 
 
 def main():
