@@ -13,6 +13,7 @@ import pytest
 
 from .faults import SmallDisk
 from .guest import Guest
+from .harness import Machine, Shell
 from .images import Images
 from .nbd import NbdError
 from .qmp import SCALE
@@ -153,8 +154,6 @@ def schema(pytestconfig):
     known = {}
 
     def ask(machine=False):
-        if pytestconfig.getoption('--server') != 'qemu':
-            machine = False
         if machine not in known:
             directory = tempfile.mkdtemp(prefix='iotests-')
             server = Server(Setup(pytestconfig, directory), machine=machine)
@@ -224,6 +223,41 @@ def start_server(setup, images):
         except ServerFailed as exc:
             failures.append(str(exc))
     assert not failures, '\n'.join(failures)
+
+
+@pytest.fixture
+def launch(setup, images):
+    """launch(...) makes a Machine as QEMU's Python harness does, not yet
+    started (harness.py); all are stopped, and judged, at the end."""
+    machines = []
+
+    def make(*args, **kwargs):
+        kwargs.setdefault('name', f'vm{len(machines) + 1}')
+        machines.append(Machine(setup, args=args, **kwargs))
+        return machines[-1]
+
+    yield make
+    failures = []
+    for machine in reversed(machines):
+        try:
+            machine.stop()
+        except ServerFailed as exc:
+            failures.append(str(exc))
+    assert not failures, '\n'.join(failures)
+
+
+@pytest.fixture
+def shell(setup, images):
+    """shell(...) starts a server as QEMU's shell harness does."""
+    shells = []
+
+    def make(*args, **kwargs):
+        shells.append(Shell(setup, args=args, **kwargs))
+        return shells[-1]
+
+    yield make
+    for one in shells:
+        one.close()
 
 
 @pytest.fixture

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """A server under test: blockjobd, or Debian's QEMU as the reference.
 
-The command line is given in the words of qemu-storage-daemon, which
-blockjobd shares.  `machine=True` asks for the system emulator in place of
-the daemon when QEMU is tested: it has SHUTDOWN events and query-status.
+The command line is given in the words of qemu-storage-daemon, in whose
+place blockjobd then stands.  `machine=True` asks for the system emulator, or
+for blockjobd in its place: it has SHUTDOWN events and devices.  harness.py
+starts one as QEMU's own test suite does.
 """
 
 import json
@@ -75,13 +76,13 @@ class Server:
     # Start
 
     def command_line(self):
-        if not self.is_qemu:
-            head = [self.setup.blockjobd]
-        elif self.machine:
-            head = ['qemu-system-x86_64', '-machine', 'none', '-nodefaults',
-                    '-display', 'none', '-S']
+        if self.machine:
+            head = ['qemu-system-x86_64' if self.is_qemu
+                    else self.setup.blockjobd, '-machine', 'none',
+                    '-nodefaults', '-display', 'none', '-S']
         else:
-            head = ['qemu-storage-daemon']
+            head = ['qemu-storage-daemon' if self.is_qemu
+                    else self.setup.blockjobd]
         if self.is_qemu or self._pidfile:
             head += ['-pidfile', self.path('pid')] if self.machine else \
                 ['--pidfile', self.path('pid')]
@@ -99,7 +100,7 @@ class Server:
         }[self.monitor_kind]
         if channel is None:
             return []
-        if self.is_qemu and self.machine:
+        if self.machine:
             return ['-chardev', channel, '-mon', 'chardev=mon0,mode=control']
         return ['--chardev', channel, '--monitor', 'chardev=mon0']
 

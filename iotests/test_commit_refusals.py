@@ -118,10 +118,10 @@ def test_while_it_runs(server, images, active):
     for node in nodes:
         if server.is_qemu and active and node == 'l3':
             continue
-        text = [f"Node '{node}' is busy: {BUSY}"]
-        if server.is_qemu:
-            text.append(f'Node {node} is in use')
-        server.fails('blockdev-del', node_name=node, desc=text)
+        # "in use": what the job writes to, which QEMU's jobs have as a disk.
+        server.fails('blockdev-del', node_name=node,
+                     desc=[f"Node '{node}' is busy: {BUSY}",
+                           f'Node {node} is in use'])
         if not server.is_qemu:
             server.fails('block_resize', node_name=node, size=64 * MIB,
                          desc=f"Node '{node}' is busy: {BUSY}")
