@@ -119,10 +119,11 @@ check-asan: need-test
 
 # What one client does step by step, or a server that kills itself, has little
 # to show here and takes an hour: `make check-tsan TSAN_LEFT_OUT=` runs it, too.
-TSAN_LEFT_OUT := blkdebug broken_images commit_refusals create drivers graph_model \
-    graph_random graph_random_changes graph_refusals image_tool io_options job_kill \
-    mirror_refusals permissions qcow2_debug qcow2_interop qcow2_options qmp_arguments \
-    reference schema stream_refusals
+TSAN_LEFT_OUT := blkdebug broken_images cmdline_* commit_refusals compat_* create \
+    drive_options drive_texts drivers graph_model graph_random graph_random_changes \
+    graph_refusals hmp_block image_tool io_options job_kill machine_qom media_trays \
+    mirror_refusals permissions qcow2_debug qcow2_interop qcow2_options qemu_io_transcript \
+    qmp_arguments reference rows_* schema stream_refusals transcripts*
 
 check-tsan: need-test
 	$(call setup,$(BUILD)-tsan,-Db_sanitize=thread -Db_lundef=false)
@@ -130,7 +131,7 @@ check-tsan: need-test
 	    meson test -C $(BUILD)-tsan --no-rebuild --print-errorlogs --suite unit -t 5
 	@TSAN_OPTIONS=$(TSAN_OPTIONS_USED) \
 	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl --model-seeds 40 \
-	    $(TSAN_LEFT_OUT:%=--ignore=iotests/test_%.py)
+	    $(TSAN_LEFT_OUT:%=--ignore-glob='*/test_%.py')
 
 check-long: need-test build
 	@meson configure $(BUILD) -Dtest_seed= && ninja -C $(BUILD) --quiet

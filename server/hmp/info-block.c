@@ -4,8 +4,8 @@
 
 #include <inttypes.h>
 #include <string.h>
+#include "block/image-text.h"
 #include "qapi/qapi-commands.h"
-#include "server/hmp/text.h"
 
 static void print_cache(struct hmp *m, const BlockdevCacheInfo *cache)
 {
@@ -52,7 +52,9 @@ static void print_medium(struct hmp *m, const BlockDeviceInfo *i,
     }
     if (verbose && i->image) {
         hmp_printf(m, "\nImages:\n");
-        hmp_print_image(m, i->image);
+        for (const ImageInfo *n = i->image; n; n = n->backing_image) {
+            image_text_info(m->out, n);
+        }
     }
 }
 

@@ -7,8 +7,8 @@
 
 #include <string.h>
 #include "block/driver.h"
+#include "block/image-text.h"
 #include "qapi/qapi-commands.h"
-#include "server/hmp/text.h"
 
 /* A writable image; all borrowed. */
 struct disk {
@@ -103,7 +103,7 @@ static bool all_have(const struct disks *d, const char *name)
 
 static void print_head(struct hmp *m)
 {
-    hmp_print_snapshot_head(m);
+    image_text_snapshot_head(m->out);
     hmp_printf(m, "\n");
 }
 
@@ -125,7 +125,7 @@ static void print_together(struct hmp *m, const struct disks *d,
         }
         any = true;
         s.id = no_id;
-        hmp_print_snapshot(m, &s);
+        image_text_snapshot(m->out, &s);
         hmp_printf(m, "\n");
     }
     if (!any) {
@@ -150,7 +150,7 @@ static void print_alone(struct hmp *m, const struct disks *d,
             print_head(m);
         }
         any = true;
-        hmp_print_snapshot(m, s);
+        image_text_snapshot(m->out, s);
         hmp_printf(m, "\n");
     }
 }
