@@ -147,7 +147,7 @@ def test_nbdinfo_and_nbdcopy(disk, pki, images, directory):
     with open(copy, 'r+b') as file:
         file.write(os.urandom(16 * MIB))
     run_tool('nbdcopy', copy, uri(disk, pki))
-    disk.unexport('disk')
+    disk.unexport('disk', mode='hard')      # it may still seem connected
     disk.qmp('nbd-server-stop')
     disk.qmp('blockdev-del', node_name='disk')
     images.identical(copy, disk.disk_path, 'raw', 'qcow2')
