@@ -21,6 +21,7 @@ PACKAGES_BUILD := gcc libc6-dev make meson ninja-build pkg-config python3 \
 PACKAGES_DEMO  := e2fsprogs qemu-utils python3-libnbd
 PACKAGES_TEST  := $(PACKAGES_DEMO) python3-pytest libnbd-bin openssl \
                   qemu-system-x86 fio clang libclang-rt-14-dev
+PACKAGES_LONG  := $(PACKAGES_TEST) golang-go golang-github-digitalocean-go-qemu-dev
 
 .PHONY: help build demo check check-unit check-iotests check-reference \
         check-asan check-tsan check-long fuzz bench install clean docs
@@ -57,13 +58,15 @@ define need
 	fi
 endef
 
-.PHONY: need-build need-demo need-test
+.PHONY: need-build need-demo need-test need-long
 need-build:
 	$(call need,$(PACKAGES_BUILD))
 need-demo:
 	$(call need,$(PACKAGES_BUILD) $(PACKAGES_DEMO))
 need-test:
 	$(call need,$(PACKAGES_BUILD) $(PACKAGES_TEST))
+need-long:
+	$(call need,$(PACKAGES_BUILD) $(PACKAGES_LONG))
 
 # ---- building -----------------------------------------------------------------
 
@@ -133,7 +136,7 @@ check-tsan: need-test
 	    IOTESTS_TIME_SCALE=4 $(PYTEST) $(IOTESTS) --blockjobd $(BUILD)-tsan/server/blockjobd --blockjobctl $(BUILD)-tsan/tools/blockjobctl --model-seeds 40 \
 	    $(TSAN_LEFT_OUT:%=--ignore-glob='*/test_%.py')
 
-check-long: need-test build
+check-long: need-long build
 	@meson configure $(BUILD) -Dtest_seed= && ninja -C $(BUILD) --quiet
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite unit --repeat 10 -t 5
 	@meson test -C $(BUILD) --no-rebuild --print-errorlogs --suite long
