@@ -133,6 +133,25 @@ void node_filter_look_like(struct node *n, const struct node *source)
     n->supported_zero_flags = source->supported_zero_flags;
 }
 
+bool node_share_backing(struct node *n, bool on, struct error **errp)
+{
+    struct graph_change *gc;
+
+    control_assert();
+    n->backing->shares_all = on;
+    gc = graph_change_begin();
+    graph_change_touch(gc, n);
+    if (!on) {
+        graph_change_finish_nofail(gc, NULL);
+        return true;
+    }
+    if (!graph_change_finish(gc, NULL, errp)) {
+        n->backing->shares_all = false;
+        return false;
+    }
+    return true;
+}
+
 bool node_insert_filter(struct node *filter, struct node *node,
                         struct error **errp)
 {
@@ -202,10 +221,32 @@ struct node *node_chain_next(const struct node *n)
     return c ? c->node : NULL;
 }
 
+static struct node *parent_of_id(const struct node *n, uint64_t id)
+{
+    for (const struct child *c = n->parents; c; c = c->next_parent) {
+        if (c->parent && c->parent->id == id) {
+            return c->parent;
+        }
+    }
+    return NULL;
+}
+
+bool node_comes_from(const struct node *c, const struct node *n)
+{
+    while (c && c->inherits_from) {
+        if (c->inherits_from == n->id) {
+            return true;
+        }
+        c = parent_of_id(c, c->inherits_from);
+    }
+    return false;
+}
+
 bool node_set_backing(struct node *n, struct node *backing,
                       struct node **old, struct error **errp)
 {
     struct graph_change *gc = graph_change_begin();
+    bool ours = backing && node_comes_from(backing, n);
 
     g_assert(n->backing);
     *old = node_ref(n->backing->node);
@@ -217,6 +258,9 @@ bool node_set_backing(struct node *n, struct node *backing,
     if (!graph_change_finish(gc, NULL, errp)) {
         node_unref(g_steal_pointer(old));
         return false;
+    }
+    if (ours) {
+        backing->inherits_from = n->id;
     }
     trace(GRAPH, "set-backing node-name=%s backing=%s", n->name,
           backing ? backing->name : "");

@@ -9,9 +9,9 @@
 #include "base/trace.h"
 #include "block/graph-priv.h"
 #include "block/inactive.h"
-#include "block/inactive.h"
 
 static struct backend *oldest, *newest;
+static void (*forget_hook)(const struct backend *b);
 
 /* ---- finding ------------------------------------------------------------ */
 
@@ -96,15 +96,15 @@ static bool filters(struct node *top, const struct node *n)
     return top;
 }
 
-const char *backend_default_job_id(const char *device)
+char *backend_job_id(const char *wanted, const char *device)
 {
-    const struct node *n = node_lookup(device, device, NULL);
+    const struct node *n = wanted ? NULL : node_lookup(device, device, NULL);
     struct backend *b = backend_next(NULL);
 
     while (b && n && !(b->name && b->root && filters(root_node(b->root), n))) {
         b = b->next;
     }
-    return b && n ? b->name : "";
+    return g_strdup(wanted ? wanted : b && n ? b->name : "");
 }
 
 /* ---- the root ----------------------------------------------------------- */
@@ -245,8 +245,10 @@ void backend_unref(struct backend *b)
         b->n_refs--;
         return;
     }
-    backend_remove(b);
-    if (--b->n_refs > 0) {      /* found again while that waited */
+    while (b->root && b->n_refs == 1) {
+        backend_remove(b);      /* somebody may find it, and fill it again */
+    }
+    if (--b->n_refs > 0) {
         return;
     }
     g_assert(!b->dev && !b->watchers);
@@ -258,11 +260,19 @@ void backend_unref(struct backend *b)
     g_free(b);
 }
 
+void backend_set_forget_hook(void (*forget)(const struct backend *b))
+{
+    forget_hook = forget;
+}
+
 void backend_forget(struct backend *b)
 {
     bool drop = b->with_dev;
 
     control_assert();
+    if (forget_hook) {
+        forget_hook(b);
+    }
     b->with_dev = false;
     g_clear_pointer(&b->name, g_free);
     if (drop) {
@@ -370,6 +380,7 @@ void backend_remove(struct backend *b)
         }
         backend_let_go_end(b);
     }
+    tell_watchers(b);           /* who came while that waited */
     root = g_steal_pointer(&b->root);
     root_free(&root);
     b->removing = false;

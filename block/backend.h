@@ -67,9 +67,10 @@ struct backend *backend_next(const struct backend *b);
 struct backend *backend_of_node(const struct node *n);
 /* What messages call N: the name of that, else N's own.  Borrowed. */
 const char *backend_or_node_name(const struct node *n);
-/* What a job on the node that DEVICE (a backend or a node) means is called
- * unless the user says: as the backend, or "".  Borrowed. */
-const char *backend_default_job_id(const char *device);
+/* What a job on the node that DEVICE (a backend or a node) means is called:
+ * WANTED, if the user has said, else as the backend, or "".  Owned by the
+ * caller: the backend may go. */
+char *backend_job_id(const char *wanted, const char *device);
 
 /* ---- life --------------------------------------------------------------- */
 
@@ -94,6 +95,8 @@ void backend_unref(struct backend *b);
  * device_del of one that -drive made).  Its reference, if -drive's, with it:
  * yields. */
 void backend_forget(struct backend *b);
+/* Who is told of that, before it is done. */
+void backend_set_forget_hook(void (*forget)(const struct backend *b));
 
 /* ---- medium ------------------------------------------------------------- */
 

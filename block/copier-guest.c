@@ -241,7 +241,7 @@ void copier_hold(struct copier *c, struct range_hold *hold, int64_t offset,
         return;
     }
     pace_guest_begin(&c->pace, &guest);
-    range_lock_acquire(&c->in_flight, hold, offset, bytes, true);
+    range_lock_acquire_passing(&c->in_flight, hold, offset, bytes);
     pace_guest_end(&c->pace, &guest, 0);
 }
 

@@ -180,6 +180,17 @@ static int64_t data_run(struct copier *c, struct probe *p, int64_t offset,
     return MIN(at, end) - offset;
 }
 
+/* Of the N bytes of data at 0: those of the first extent.  A header is what is
+ * likeliest to be refused (raw.c), and takes no more down with it. */
+static int64_t first_run(struct copier *c, int64_t n)
+{
+    int64_t unit = c->o.cluster_bytes;
+    struct probe p = { 0 };
+
+    zero_at(c, &p, 0, n);
+    return MIN(n, MAX(unit, p.end & -unit));
+}
+
 int64_t copier_zero_run(struct copier *c, int64_t offset, int64_t end)
 {
     struct probe p = { 0 };
@@ -197,6 +208,7 @@ int copier_move_run(struct copier *c, int64_t *at, int64_t end,
 
     if (c->o.move) {
         ret = c->o.move(c->o.move_opaque, *at, end - *at, result);
+        result->failed_end = end;
         *at = ret < 0 ? *at : end;
         return ret;
     }
@@ -207,9 +219,13 @@ int copier_move_run(struct copier *c, int64_t *at, int64_t end,
         } else {
             int64_t most = MIN(end, offset + c->buffer_bytes);
             n = data_run(c, &p, offset, most);
+            if (c->o.past_errors && offset == 0) {
+                n = first_run(c, n);
+            }
             ret = copy_data(c, offset, n, result);
         }
         if (ret < 0) {
+            result->failed_end = offset + n;
             break;
         }
         *at += n;

@@ -2,6 +2,8 @@
 /* Copier: see copier.h.  Here: what is to be copied, and who copies it. */
 #include "block/copier-priv.h"
 
+#include <errno.h>
+
 
 /* What is compressed must be whole clusters of the target. */
 static int64_t piece_bytes(const struct copier_options *o)
@@ -233,8 +235,8 @@ static void finish_run(struct copier *c, int64_t first, int64_t n, bool skip)
     }
 }
 
-/* [offset, end) is dirty and held: drop its bits, copy or skip.  What is done
- * ends before cluster *BEHIND. */
+/* [offset, end) is dirty and held: drop its bits, copy or skip.  What is done,
+ * or fails, ends before cluster *BEHIND. */
 static int take_run(struct copier *c, int64_t offset, int64_t end,
                     struct copier_result *result, int64_t *behind)
 {
@@ -247,6 +249,7 @@ static int take_run(struct copier *c, int64_t offset, int64_t end,
         ret = allocated_run(c, offset, end, &skip, &bytes);
         if (ret < 0) {
             result->is_read = true;
+            *behind = copier_cluster_behind(c, end);
             return ret;
         }
     }
@@ -261,6 +264,7 @@ static int take_run(struct copier *c, int64_t offset, int64_t end,
         n = copier_cluster_at(c, done) - first;
         done = (first + n) * c->o.cluster_bytes;
         put_back(c, done, offset + bytes - done);
+        *behind = copier_cluster_behind(c, result->failed_end);
     }
     if (n > 0) {
         finish_run(c, first, n, skip);
@@ -273,15 +277,18 @@ int copier_copy_held(struct copier *c, int64_t offset, int64_t end,
 {
     int64_t last = copier_cluster_behind(c, end), start, n;
     int64_t at = copier_cluster_at(c, offset);
-    int ret = 0;
+    struct copier_result other;
+    int ret = 0, one;
 
-    while (ret == 0) {
+    while (ret == 0 || (c->o.past_errors && ret != -ECANCELED && at < last)) {
         n = bits_next_run(c->todo, at, last, last - at, &start);
         if (n == 0) {
             break;
         }
-        ret = take_run(c, start * c->o.cluster_bytes,
-                       copier_end_of(c, start + n), result, &at);
+        one = take_run(c, start * c->o.cluster_bytes,
+                       copier_end_of(c, start + n),
+                       ret < 0 ? &other : result, &at);
+        ret = ret < 0 ? ret : one;
     }
     return ret;
 }
@@ -316,7 +323,13 @@ void copier_leave_out(struct copier *c, int64_t offset, int64_t bytes)
 
 int copier_flush(struct copier *c)
 {
-    return node_flush(c->o.target->node);
+    int ret = node_flush(c->o.target->node);
+
+    if (ret == 0 && c->o.discard_source) {
+        /* For the room, which formats give back late: errors are no harm. */
+        node_flush(c->o.source->node);
+    }
+    return ret;
 }
 
 void copier_begin_flush(struct copier *c)

@@ -54,6 +54,9 @@ struct copier_options {
     bool use_copy_range;        /* try node_copy_range() first */
     /* A last cluster that is not whole counts as what there is of it. */
     bool exact_progress;
+    /* What of a chunk comes behind a run that fails is copied all the same:
+     * to users they are requests of their own. */
+    bool past_errors;
     /*
      * Instead of reading the source and writing the target: make [offset,
      * offset + bytes) what it is to be.  Whole clusters, held and cleared;
@@ -108,6 +111,7 @@ int64_t copier_next(struct copier *c, int64_t offset, int64_t max_bytes,
 
 struct copier_result {
     bool is_read;               /* the error came from the source */
+    int64_t failed_end;         /* of what could not be copied; private */
 };
 
 /*

@@ -45,6 +45,7 @@ struct child {
     bool frozen;                /* a job counts on it: node_freeze_chain() */
     bool sole_writer;           /* no other link of the node may write it,
                                    though what is below may be written */
+    bool shares_all;            /* node_share_backing() */
 };
 
 /* Options that a node has from its parent or by default, not by its own. */
@@ -400,6 +401,10 @@ void node_set_header_text(struct node *n, const char *file,
 /* Control lock: N, which is drained, is LENGTH long now; bitmaps, filters and
  * raw above follow.  False: a bitmap could not. */
 bool node_length_changed(struct node *n, int64_t length, struct error **errp);
+/* Control lock: what is below N may have grown by writes that did not come
+ * through N: N, a filter or raw, follows before it is used above.  False: a
+ * bitmap could not. */
+bool node_refresh_length(struct node *n, struct error **errp);
 /* Control lock: N has a new length or another child: tell the roots on it. */
 void node_notify_resized(struct node *n);
 

@@ -338,9 +338,6 @@ static bool activate_set(GPtrArray *set, guint n_fresh, struct error **errp)
 static void set_busy(const GPtrArray *set, bool busy)
 {
     for (guint i = 0; i < set->len; i++) {
-        if (busy) {
-            node_ref(set->pdata[i]);
-        }
         ((struct node *)set->pdata[i])->n_busy += busy ? 1 : -1;
     }
     control_notify();
@@ -363,6 +360,14 @@ static bool run(const struct handover *h, GPtrArray *set,
                      : inactivate_set(set, errp);
     set_busy(set, false);
     return ok;
+}
+
+/* They stay while the command waits. */
+static void hold_all(GPtrArray *set)
+{
+    for (guint i = 0; i < set->len; i++) {
+        node_ref(set->pdata[i]);
+    }
 }
 
 static void drop_all(GPtrArray *set)
@@ -395,27 +400,25 @@ static bool try_handover(struct handover *h, bool *again, struct error **errp)
     struct node **nodes;
     struct bitmap_claim *claim;
     struct drain *drain;
-    bool ok = false, done = false;
+    bool ok = false;
 
     *again = false;
     if (!first || first->len == 0) {
         return first != NULL;
     }
+    hold_all(first);
     nodes = (struct node **)first->pdata;
     claim = claim_bitmaps(first);
     drain = drain_begin(nodes, first->len);
     set = plan(h, errp);
     if (set && same_nodes(first, set)) {
         ok = run(h, set, errp);
-        done = true;
     } else {
         *again = set != NULL;
     }
     drain_end(&drain);
     bitmap_release(&claim);
-    if (done) {
-        drop_all(set);
-    }
+    drop_all(first);
     return ok;
 }
 

@@ -263,6 +263,33 @@ bool node_length_changed(struct node *n, int64_t length, struct error **errp)
     return ok;
 }
 
+bool node_refresh_length(struct node *n, struct error **errp)
+{
+    bool is_raw = n->driver->child_resized && n->file;
+    struct node *below = NULL;
+    int64_t length = node_length(n);
+
+    control_assert();
+    if (is_raw) {
+        below = n->file->node;
+    } else if (n->driver->is_filter && !n->driver->truncate) {
+        below = io_filtered(n);
+    }
+    if (!below) {
+        return true;
+    }
+    if (!node_refresh_length(below, errp)) {
+        return false;
+    }
+    if (is_raw) {
+        n->driver->child_resized(n);
+    } else {
+        atomic_store(&n->length_bytes, node_length(below));
+    }
+    return node_length(n) == length ||
+           node_length_changed(n, node_length(n), errp);
+}
+
 int node_truncate_child(struct node *n, int64_t length, bool exact,
                         PreallocMode prealloc, struct error **errp)
 {

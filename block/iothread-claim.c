@@ -64,3 +64,19 @@ bool iothread_claim_check(const struct node *n, const char *iothread,
     }
     return ok;
 }
+
+bool iothread_claims_agree(const struct node *n, struct error **errp)
+{
+    GHashTable *seen = g_hash_table_new(NULL, NULL);
+    const struct iothread_claim *first = NULL;
+
+    control_assert();
+    collect(n, seen);
+    for (const struct iothread_claim *c = claims; c && !first; c = c->next) {
+        const struct node *at = c->node(c);
+
+        first = at && g_hash_table_contains(seen, at) ? c : NULL;
+    }
+    g_hash_table_destroy(seen);
+    return !first || iothread_claim_check(n, first->iothread, first, errp);
+}

@@ -29,3 +29,6 @@ void iothread_claim_remove(struct iothread_claim *claim);
 bool iothread_claim_check(const struct node *n, const char *iothread,
                           const struct iothread_claim *own,
                           struct error **errp);
+/* Do all claims on what N is connected to name the same iothread?  False with
+ * QEMU's text if not. */
+bool iothread_claims_agree(const struct node *n, struct error **errp);

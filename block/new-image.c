@@ -142,6 +142,7 @@ bool new_image_create(const struct new_image *given, struct error **errp)
     struct new_image i = *given;
     bool is_qcow2 = strcmp(i.format, "qcow2") == 0;
     const char *path;
+    bool ok;
 
     control_assert();
     i.length_bytes = (i.length_bytes + 511) & ~INT64_C(511);
@@ -153,6 +154,11 @@ bool new_image_create(const struct new_image *given, struct error **errp)
         return false;
     }
     print_formatting(&i);
-    return create_file(path, is_qcow2 ? 0 : i.length_bytes, errp) &&
-           (!is_qcow2 || create_qcow2(&i, path, errp)); /* raw, file */
+    if (i.backing) {
+        node_ref(i.backing);    /* jobs may end meanwhile */
+    }
+    ok = create_file(path, is_qcow2 ? 0 : i.length_bytes, errp) &&
+         (!is_qcow2 || create_qcow2(&i, path, errp)); /* raw, file */
+    node_unref(i.backing);
+    return ok;
 }

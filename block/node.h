@@ -147,6 +147,8 @@ void node_remove_filter(struct node *filter);
 
 /* What N, a filter, reads as, or else falls back to; NULL: nothing. */
 struct node *node_chain_next(const struct node *n);
+/* Does C have its options from N, or from a node that has them from N? */
+bool node_comes_from(const struct node *c, const struct node *n);
 /*
  * N, which has a backing child, gets BACKING (ref taken; below N already) in
  * its place, NULL: none.  N is drained.  *OLD: the one before, an owned
@@ -167,6 +169,9 @@ bool node_is_in_chain(const struct node *top, const struct node *n);
 bool node_freeze_chain(struct node *top, struct node *base,
                        struct error **errp);
 void node_unfreeze_chain(struct node *top, struct node *base);
+/* Drained.  ON: others may change N's backing node, since its owner sees to it
+ * that N shows the same all the time; off again cannot fail if nobody does. */
+bool node_share_backing(struct node *n, bool on, struct error **errp);
 
 /* ---- in-use marks (block/graph.c) --------------------------------------- */
 

@@ -11,6 +11,7 @@
 #include "base/control.h"
 #include "qapi/qapi-visit.h"
 #include "block/filename.h"
+#include "block/foreign-format.h"
 
 enum { PROBE_BYTES = 2048 };
 
@@ -37,7 +38,9 @@ static const struct driver *best_driver(const uint8_t *buf, size_t len,
 const struct driver *probe_format(struct node *file, struct error **errp)
 {
     const struct driver *drv;
+    const char *foreign;
     uint8_t buf[PROBE_BYTES];
+    int64_t length;
     int ret = 0;
 
     CONTROL_YIELD {
@@ -48,8 +51,17 @@ const struct driver *probe_format(struct node *file, struct error **errp)
                         "format");
         return NULL;
     }
-    drv = best_driver(buf, MIN(sizeof(buf), node_length(file)),
-                      file->filename);
+    length = MIN(sizeof(buf), node_length(file));
+    drv = best_driver(buf, length, file->filename);
+    foreign = drv && drv->type == BLOCKDEV_DRIVER_RAW
+        ? foreign_format(buf, length) : NULL;
+    if (foreign) {
+        /* A guest that takes it for its disk destroys it. */
+        error_set(errp, "'%s' looks like an image of format '%s', which is "
+                  "not supported; specify format 'raw' to use the file as "
+                  "it is", node_filename(file), foreign);
+        return NULL;
+    }
     if (!drv) {
         error_set(errp, "Could not determine image format: No compatible "
                   "driver found");

@@ -90,7 +90,7 @@ static void compute_child_perm(struct node *n, const struct child *c,
         *perm &= PERM_CONSISTENT_READ;
         *shared = PERM_ALL;
     }
-    if (c->node->force_share) {
+    if (c->node->force_share || c->shares_all) {
         *shared = PERM_ALL;
     }
 }

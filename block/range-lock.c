@@ -5,7 +5,8 @@
  * Holds and waiters stand in one list in order of arrival.  A hold may run
  * when no earlier entry overlaps it, unless both are shared; that gives I1
  * (an earlier entry is either granted or must be waited for) and I2 (a later
- * entry never passes one that it overlaps).
+ * entry never passes one that it overlaps).  One that was passed waits for the
+ * later entries that have, too.
  */
 #include "block/range-lock.h"
 
@@ -52,18 +53,49 @@ static void unlink_hold(struct range_lock *rl, struct range_hold *h)
     }
 }
 
-/* Does an entry before H (NULL: all there are) keep it from running? */
+static bool excludes(const struct range_hold *a, const struct range_hold *b)
+{
+    return MAX(a->offset, b->offset) < MIN(a->end, b->end) &&
+           (a->exclusive || b->exclusive);
+}
+
+/* OTHER came before H. */
+static bool may_pass(const struct range_hold *h,
+                     const struct range_hold *other)
+{
+    return h->passing && other->passing && !other->granted &&
+           other->n_passed < RANGE_LOCK_PASSES;
+}
+
+/* Does an entry before H, or one that has passed it, keep it from running? */
 static bool must_wait(const struct range_lock *rl, const struct range_hold *h)
 {
     const struct range_hold *other;
 
-    for (other = rl->first; other && other != h; other = other->next) {
-        if (MAX(other->offset, h->offset) < MIN(other->end, h->end) &&
-            (other->exclusive || h->exclusive)) {
+    for (other = rl->first; other != h; other = other->next) {
+        if (excludes(other, h) && !may_pass(h, other)) {
+            return true;
+        }
+    }
+    for (other = h->n_passed > 0 ? h->next : NULL; other;
+         other = other->next) {
+        if (other->granted && excludes(other, h)) {
             return true;
         }
     }
     return false;
+}
+
+static void grant(struct range_lock *rl, struct range_hold *h)
+{
+    struct range_hold *other = h->passing ? rl->first : h;
+
+    for (; other != h; other = other->next) {
+        if (excludes(other, h)) {
+            other->n_passed++;
+        }
+    }
+    h->granted = true;
 }
 
 static void hold_init(struct range_hold *h, int64_t offset, int64_t bytes,
@@ -74,19 +106,13 @@ static void hold_init(struct range_hold *h, int64_t offset, int64_t bytes,
     h->end = offset + bytes;
     h->exclusive = exclusive;
     h->granted = false;
+    h->passing = false;
+    h->n_passed = 0;
 }
 
-void range_lock_acquire(struct range_lock *rl, struct range_hold *h,
-                        int64_t offset, int64_t bytes, bool exclusive)
+static bool wait_until(struct range_lock *rl, struct range_hold *h,
+                       int64_t deadline_ns)
 {
-    range_lock_acquire_until(rl, h, offset, bytes, exclusive, INT64_MAX);
-}
-
-bool range_lock_acquire_until(struct range_lock *rl, struct range_hold *h,
-                              int64_t offset, int64_t bytes, bool exclusive,
-                              int64_t deadline_ns)
-{
-    hold_init(h, offset, bytes, exclusive);
     LOCK_GUARD(&rl->lock);
     link_last(rl, h);
     while (must_wait(rl, h)) {
@@ -107,8 +133,30 @@ bool range_lock_acquire_until(struct range_lock *rl, struct range_hold *h,
             return false;
         }
     }
-    h->granted = true;
+    grant(rl, h);
     return true;
+}
+
+void range_lock_acquire(struct range_lock *rl, struct range_hold *h,
+                        int64_t offset, int64_t bytes, bool exclusive)
+{
+    range_lock_acquire_until(rl, h, offset, bytes, exclusive, INT64_MAX);
+}
+
+void range_lock_acquire_passing(struct range_lock *rl, struct range_hold *h,
+                                int64_t offset, int64_t bytes)
+{
+    hold_init(h, offset, bytes, true);
+    h->passing = true;
+    wait_until(rl, h, INT64_MAX);
+}
+
+bool range_lock_acquire_until(struct range_lock *rl, struct range_hold *h,
+                              int64_t offset, int64_t bytes, bool exclusive,
+                              int64_t deadline_ns)
+{
+    hold_init(h, offset, bytes, exclusive);
+    return wait_until(rl, h, deadline_ns);
 }
 
 bool range_lock_try(struct range_lock *rl, struct range_hold *h,
@@ -121,7 +169,7 @@ bool range_lock_try(struct range_lock *rl, struct range_hold *h,
         unlink_hold(rl, h);
         return false;
     }
-    h->granted = true;
+    grant(rl, h);
     return true;
 }
 

@@ -4,8 +4,9 @@
  * served where they overlap.
  *
  * Invariants  I1  Two holds that overlap are both shared.
- *             I2  A waiter is passed only by requests that do not overlap it:
- *                 no starvation.
+ *             I2  A waiter is passed only by requests that do not overlap it,
+ *                 or, if both are "passing", by RANGE_LOCK_PASSES at most: no
+ *                 starvation.
  * Threads     Any; blocks the caller until it has its range.  Rank LOCK_RANGE
  *             inside; holding a range is not holding a lock, but a thread
  *             that holds one range waits for another only in an order its
@@ -17,9 +18,12 @@
 #include <stdint.h>
 #include "base/lock.h"
 
+enum { RANGE_LOCK_PASSES = 64 };
+
 struct range_hold {             /* on the caller's stack; opaque to it */
     int64_t offset, end;
-    bool exclusive, granted;
+    bool exclusive, granted, passing;
+    int n_passed;               /* how often it was, while it waited */
     struct range_hold *next, *prev;
 };
 
@@ -34,6 +38,10 @@ void range_lock_init(struct range_lock *rl, const char *name);
 void range_lock_deinit(struct range_lock *rl);  /* nobody holds or waits */
 void range_lock_acquire(struct range_lock *rl, struct range_hold *h,
                         int64_t offset, int64_t bytes, bool exclusive);
+/* Exclusive, and passing: need not wait for those that only wait themselves
+ * and are passing, too. */
+void range_lock_acquire_passing(struct range_lock *rl, struct range_hold *h,
+                                int64_t offset, int64_t bytes);
 /* False if it is not granted by DEADLINE_NS (clock_ns()); INT64_MAX: waits for
  * ever. */
 bool range_lock_acquire_until(struct range_lock *rl, struct range_hold *h,

@@ -14,6 +14,7 @@
 #include <string.h>
 #include "base/error.h"
 #include "block/debug.h"
+#include "block/foreign-format.h"
 #include "block/reopen.h"
 #include "block/root.h"
 
@@ -159,7 +160,7 @@ static int check_guarded(struct node *n, int64_t offset, int64_t bytes,
             return -EPERM;
         }
     }
-    return 0;
+    return foreign_format(sector, sizeof(sector)) ? -EPERM : 0;
 }
 
 static int raw_pread(struct node *n, int64_t offset, int64_t bytes, void *buf,

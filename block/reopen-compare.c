@@ -142,12 +142,15 @@ static bool compare_active(const struct node *n, const BlockdevOptions *given,
     return true;
 }
 
-/* Whoever ignored other programs' locks may have read what they changed. */
+/* Whoever ignored other programs' locks may have read what they changed.
+ * Not to be said aloud either, where it was not. */
 static bool compare_force_share(const struct node *n,
                                 const BlockdevOptions *given,
                                 struct error **errp)
 {
-    if (given->has_force_share && given->force_share != n->force_share) {
+    if (given->has_force_share &&
+        (given->force_share != n->force_share ||
+         (n->inherited & INHERITED_FORCE_SHARE))) {
         error_set(errp, "Cannot change the option 'force-share'");
         return false;
     }

@@ -12,6 +12,7 @@
 #include "base/control.h"
 #include "base/error.h"
 #include "base/trace.h"
+#include "block/iothread-claim.h"
 #include "qapi/qapi-visit.h"
 
 /* ---- what the options say of a child ------------------------------------ */
@@ -137,6 +138,19 @@ static bool inherits(const struct node *n, const struct child *c)
     return c->node->inherits_from == n->id;
 }
 
+/* D has a backing file defined, C's node has none: it was another's. */
+static bool check_depth(const struct child *c, const BlockdevOptions *d,
+                        struct error **errp)
+{
+    const BlockdevRefOrNull *backing = options_backing(d);
+
+    if (backing && backing->type == QAPI_TYPE_OBJECT && !c->node->backing) {
+        error_set(errp, "Cannot change the option '%s.driver'", c->name);
+        return false;
+    }
+    return true;
+}
+
 /* "file" or "backing": may change. */
 static bool plan_child(struct reopen *x, struct reopen_item *it,
                        const struct child *c, const struct child_option *o,
@@ -156,6 +170,9 @@ static bool plan_child(struct reopen *x, struct reopen_item *it,
     case SAYS_DEFINITION:
         if (!inherits(n, c)) {
             return refuse_definition(c->name, o->definition, errp);
+        }
+        if (!check_depth(c, o->definition, errp)) {
+            return false;
         }
         reopen_follow(x, it, c, o->definition);
         return true;
@@ -361,7 +378,7 @@ static void apply_flags(struct graph_change *gc, struct reopen_item *it)
 }
 
 /* With all links as they are to be: of a swap none is one alone. */
-static bool check_cycles(const struct reopen *x, struct error **errp)
+static bool check_links(const struct reopen *x, struct error **errp)
 {
     for (guint i = 0; i < x->items->len; i++) {
         const struct reopen_item *it = x->items->pdata[i];
@@ -375,6 +392,9 @@ static bool check_cycles(const struct reopen *x, struct error **errp)
                           node_name(it->r.node));
                 return false;
             }
+        }
+        if (it->n_links && !iothread_claims_agree(it->r.node, errp)) {
+            return false;
         }
     }
     return true;
@@ -446,7 +466,7 @@ bool reopen_check_graph(struct reopen *x, struct error **errp)
 {
     g_autoptr(GPtrArray) made = g_ptr_array_new();
     struct graph_change *gc = begin_change(x, made);
-    bool ok = check_cycles(x, errp);
+    bool ok = check_links(x, errp);
 
     if (ok) {
         ok = graph_change_check(gc, errp);
@@ -469,7 +489,7 @@ bool reopen_change_graph(struct reopen *x, GPtrArray *dropped,
     }
     gc = begin_change(x, made);
     /* Again: others may have changed links that we do not have drained. */
-    ok = check_cycles(x, errp);
+    ok = check_links(x, errp);
     if (ok) {
         ok = graph_change_finish(gc, dropped, errp);
     } else {

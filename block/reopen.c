@@ -187,28 +187,6 @@ static bool activate_all(struct reopen *x, struct error **errp)
 
 /* ---- the end that cannot fail ------------------------------------------- */
 
-static struct node *parent_of_id(const struct node *n, uint64_t id)
-{
-    for (const struct child *c = n->parents; c; c = c->next_parent) {
-        if (c->parent && c->parent->id == id) {
-            return c->parent;
-        }
-    }
-    return NULL;
-}
-
-/* Does C have its options from N, or from who has them from N? */
-static bool comes_from(const struct node *c, const struct node *n)
-{
-    while (c && c->inherits_from) {
-        if (c->inherits_from == n->id) {
-            return true;
-        }
-        c = parent_of_id(c, c->inherits_from);
-    }
-    return false;
-}
-
 /* A child that is one no more has nothing from N any more; one that was
  * further down in N's options has it now. */
 static void adopt_children(struct reopen_item *it)
@@ -218,7 +196,7 @@ static void adopt_children(struct reopen_item *it)
     for (int i = 0; i < it->n_links; i++) {
         const struct reopen_link *l = &it->links[i];
 
-        if (l->to && comes_from(l->to, n)) {
+        if (l->to && node_comes_from(l->to, n)) {
             l->to->inherits_from = n->id;
         }
         if (l->from && l->from != l->to && l->from->inherits_from == n->id) {
@@ -292,6 +270,23 @@ static void set_busy(struct reopen *x, bool busy)
     control_notify();
 }
 
+/* New children are as long as what is below them. */
+static bool refresh_lengths(struct reopen *x, struct error **errp)
+{
+    for (guint i = 0; i < x->items->len; i++) {
+        struct reopen_item *it = x->items->pdata[i];
+
+        for (int k = 0; k < it->n_links; k++) {
+            struct node *to = it->links[k].to;
+
+            if (to && !node_refresh_length(to, errp)) {
+                return false;
+            }
+        }
+    }
+    return true;
+}
+
 /* The nodes of X are drained. */
 static bool run(struct reopen *x, GPtrArray *dropped, struct error **errp)
 {
@@ -300,7 +295,7 @@ static bool run(struct reopen *x, GPtrArray *dropped, struct error **errp)
     set_busy(x, true);
     ok = reopen_check_graph(x, errp) && prepare_all(x, errp) &&
          reopen_change_graph(x, dropped, errp);
-    if (ok && !activate_all(x, errp)) {
+    if (ok && !(refresh_lengths(x, errp) && activate_all(x, errp))) {
         ok = false;
         reopen_restore_graph(x, dropped);
     }

@@ -3,7 +3,7 @@
 #include "block/write-threshold.h"
 
 #include "base/control.h"
-#include "base/pool.h"
+#include "base/late.h"
 #include "qapi/qapi-events.h"
 
 struct crossing {
@@ -54,5 +54,5 @@ void write_threshold_crossed(struct node *n, int64_t end)
         .node_name = g_strdup(n->name), .threshold = threshold,
         .amount_exceeded = (uint64_t)end - threshold,
     };
-    pool_submit(send_task, x);
+    late_submit(send_task, x);
 }

@@ -245,8 +245,9 @@ static struct backup_job *create_job(const struct backup *b,
                                      struct job_txn *txn, struct error **errp)
 {
     const BackupCommon *a = b->common;
+    g_autofree char *id = backend_job_id(a->job_id, a->device);
     struct job_options options = {
-        .id = a->job_id ? a->job_id : backend_default_job_id(a->device),
+        .id = id,
         .manual_finalize = a->has_auto_finalize && !a->auto_finalize,
         .manual_dismiss = a->has_auto_dismiss && !a->auto_dismiss,
         .txn = txn,

@@ -19,7 +19,19 @@ struct active {
                                    was written */
 };
 
-/* Drained, and with what resizing needs. */
+/* The layer right above the base. */
+static struct node *overlay_of(struct node *source, const struct node *base)
+{
+    struct node *overlay = NULL;
+
+    for (struct node *n = source; n && n != base; n = node_chain_next(n)) {
+        overlay = node_backing(n) ? n : overlay;
+    }
+    return overlay;
+}
+
+/* Drained, and with what resizing needs, whatever the layers above share: they
+ * show the same after it. */
 static bool resize_base(struct active *a, struct node *source, int64_t length,
                         struct error **errp)
 {
@@ -27,17 +39,23 @@ static bool resize_base(struct active *a, struct node *source, int64_t length,
         .name = "base", .perm = PERM_RESIZE, .shared = PERM_ALL,
     };
     struct node *nodes[] = { source, a->base.node };
-    struct root *r = root_new(a->base.node, &options, errp);
-    struct drain *drain;
-    bool ok;
+    struct drain *drain = drain_begin(nodes, G_N_ELEMENTS(nodes));
+    struct node *overlay = overlay_of(source, a->base.node);
+    struct root *r = NULL;
+    bool ok = !overlay || node_share_backing(overlay, true, errp);
 
-    if (!r) {
-        return false;
+    if (ok) {
+        r = root_new(a->base.node, &options, errp);
+        ok = r && node_truncate(a->base.node, length, PREALLOC_MODE_OFF,
+                                errp);
+        if (r) {
+            root_free(&r);
+        }
+        if (overlay) {
+            node_share_backing(overlay, false, NULL);
+        }
     }
-    drain = drain_begin(nodes, G_N_ELEMENTS(nodes));
-    ok = node_truncate(a->base.node, length, PREALLOC_MODE_OFF, errp);
     drain_end(&drain);
-    root_free(&r);
     return ok;
 }
 
@@ -98,7 +116,7 @@ bool commit_active_start(const struct commit_options *o, struct error **errp)
     struct active *a = g_new0(struct active, 1);
     struct mirror_options options = {
         .job = o->job, .type = JOB_TYPE_COMMIT,
-        .source = o->active, .target = o->base,
+        .source = o->top, .target = o->base,
         .sync = MIRROR_SYNC_MODE_TOP, .base = o->base,
         .backing = MIRROR_BACKING_AS_IS, .unmap = true,
         .on_source_error = o->on_error, .on_target_error = o->on_error,
@@ -112,12 +130,12 @@ bool commit_active_start(const struct commit_options *o, struct error **errp)
         g_free(a);
         return false;
     }
-    a->source_read_only = o->active->read_only;
-    ok = grow_base(a, o->active, errp) && commit_check(o, errp);
+    a->source_read_only = o->top->read_only;
+    ok = grow_base(a, o->top, errp) && commit_check(o, errp);
     if (ok) {
-        a->source_marked = node_skip_filters(o->active)->invalidated;
+        a->source_marked = node_skip_filters(o->top)->invalidated;
         a->unwritten = atomic_load(&o->base->write_generation);
-        a->unmarked = commit_mark_active(o->active, o->base, o->job.id);
+        a->unmarked = commit_mark_active(o->top, o->base, o->job.id);
         ok = mirror_start(&options, errp);
     }
     if (!ok) {
@@ -125,7 +143,7 @@ bool commit_active_start(const struct commit_options *o, struct error **errp)
             commit_mark_hold(a->unmarked);
         }
         commit_mark_done(g_steal_pointer(&a->unmarked), false);
-        shrink_base(a, o->active);
+        shrink_base(a, o->top);
         active_released(a, false);
     }
     return ok;

@@ -25,7 +25,7 @@ struct commit_now {
     struct root *root, *base_root;      /* owned */
     struct copier *copier;      /* owned */
     struct drain *drain;        /* owned */
-    bool marked, frozen;
+    bool marked, frozen, shares;
     bool at_work;               /* control lock */
 };
 
@@ -162,7 +162,13 @@ static bool begin(struct commit_now *c, struct error **errp)
         return false;
     }
     c->drain = drain_begin(nodes, G_N_ELEMENTS(nodes));
-    c->root = add_root(c, c->node, PERM_CONSISTENT_READ | PERM_WRITE, errp);
+    c->shares = node_share_backing(c->node, true, errp);
+    if (!c->shares) {
+        return false;
+    }
+    /* Whoever reads N sees the same after it: its owner shares that. */
+    c->root = add_root(c, c->node,
+                       PERM_CONSISTENT_READ | PERM_WRITE_UNCHANGED, errp);
     c->base_root = c->root
         ? add_root(c, c->base.node, PERM_WRITE | PERM_RESIZE, errp) : NULL;
     if (!c->base_root ||
@@ -191,6 +197,9 @@ static void end(struct commit_now *c)
     }
     if (c->root) {
         root_free(&c->root);
+    }
+    if (c->shares) {
+        node_share_backing(c->node, false, NULL);
     }
     if (c->drain) {
         drain_end(&c->drain);

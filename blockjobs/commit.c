@@ -147,6 +147,9 @@ static int commit_run(struct job *job, struct error **errp)
         run_with(cj, cj->hide_engine);
         ret = engine_run(cj->hide_engine);
     }
+    if (ret == 0) {
+        ret = engine_wait_paid(cj->engine);
+    }
     return ret < 0 ? ret : engine_flush(cj->engine);    /* I3 */
 }
 

@@ -14,6 +14,7 @@
 #include "blockjobs/job-priv.h"
 
 #include "base/trace.h"
+#include "block/root.h"
 
 enum {
     FIRST_STEP_NS = 50 * 1000 * 1000,   /* how long a cancel waits for it */
@@ -125,6 +126,14 @@ void job_pause_point(struct job *job)
     }
 }
 
+void job_hurry(struct job *job)
+{
+    CONTROL_GUARD();
+    for (GSList *l = job->roots; l; l = l->next) {
+        root_hurry(l->data);
+    }
+}
+
 void job_graph_begin(struct job *job)
 {
     control_lock();
@@ -206,6 +215,8 @@ int64_t job_speed(const struct job *job)
 void job_set_ready(struct job *job)
 {
     CONTROL_GUARD();
+    /* What is left is to sleep: who asks on this event finds it idle. */
+    __atomic_store_n(&job->sleeping, true, __ATOMIC_RELAXED);
     job_transition(job, JOB_STATUS_READY);
     job_send_ready(job);
 }

@@ -107,7 +107,7 @@ struct job {
     bool cancel_requested;          /* public: job_is_cancelled() */
     bool force_cancel;
     bool pause_requested;           /* pause_count > 0 */
-    bool sleeping;                  /* in job_sleep_until() */
+    bool sleeping;                  /* in job_sleep_until(), or about to */
     int64_t first_step_until_ns;    /* till then a cancel waits for the first
                                        progress; 0: it does not */
     int64_t speed;                  /* bytes/s, 0: no limit */
@@ -190,6 +190,9 @@ void job_graph_end(struct job *job);
 /* Sleep until DEADLINE_NS, a kick, cancel, or a pause (which it takes). */
 void job_sleep_until(struct job *job, int64_t deadline_ns);
 void job_kick(struct job *job);                 /* any: end a sleep */
+/* All is copied: from now on no throttle holds the job's requests back, so that
+ * it ends even if the throttle's clock stands still. */
+void job_hurry(struct job *job);
 void job_progress_add(struct job *job, int64_t bytes);          /* any */
 void job_progress_set_remaining(struct job *job, int64_t bytes); /* any */
 void job_progress_add_remaining(struct job *job, int64_t bytes); /* any */

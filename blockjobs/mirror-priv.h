@@ -31,6 +31,10 @@ struct mirror_job {
     int n_completing;               /* complete() at work in a yield */
     struct drain *drain;            /* from prepare() to clean() */
 
+    int64_t counted_end;            /* the job's thread, while it looks: up to
+                                       here (a granule's start, or the end)
+                                       all is in the progress */
+
     /* Set before the job's thread begins, used by it until run() ends. */
     struct copier *copier;          /* borrowed from the filter */
     struct engine *engine;          /* owned */

@@ -163,6 +163,28 @@ static void want(struct mirror_job *mj, int64_t offset, int64_t bytes)
     job_progress_add_remaining(&mj->job,
                                copier_set_dirty(mj->copier, offset, bytes) -
                                most);
+    mj->counted_end = MIN((offset + bytes + unit - 1) / unit * unit,
+                          copier_length(mj->copier));
+}
+
+/* [offset, offset + bytes) is right in the target already; COUNTS: as work
+ * done.  A granule that is partly so is counted by want(), or at its end. */
+static void want_nothing(struct mirror_job *mj, int64_t offset, int64_t bytes,
+                         bool counts)
+{
+    int64_t unit = copier_cluster_bytes(mj->copier), end = offset + bytes;
+
+    if (end < copier_length(mj->copier)) {
+        end -= end % unit;
+    }
+    if (end <= mj->counted_end) {
+        return;
+    }
+    if (counts) {
+        job_progress_add_remaining(&mj->job, end - mj->counted_end);
+        job_progress_add(&mj->job, end - mj->counted_end);
+    }
+    mj->counted_end = end;
 }
 
 /*
@@ -198,9 +220,8 @@ static void want_zeroes(struct mirror_job *mj, int64_t offset, int64_t bytes,
 
         if (!target_is_zero(mj, offset, &part)) {
             want(mj, offset, part);
-        } else if (allocated) {
-            job_progress_add_remaining(&mj->job, part);
-            job_progress_add(&mj->job, part);
+        } else {
+            want_nothing(mj, offset, part, allocated);
         }
         offset += part;
         bytes -= part;

@@ -45,8 +45,9 @@ struct node *mirror_target_open(const DriveMirror *args, MirrorSyncMode sync,
     };
     struct node_target target = {
         .filename = args->target, .format = format,
-        .node_name = args->node_name, .like = node_skip_filters(source),
+        .node_name = args->node_name,
     };
+    struct node *like, *n;
 
     control_assert();
     if (!existing && !new_image_create(&image, errp)) {
@@ -55,5 +56,9 @@ struct node *mirror_target_open(const DriveMirror *args, MirrorSyncMode sync,
     *backing = existing ? MIRROR_BACKING_OPEN
                : image.backing ? MIRROR_BACKING_OF_SOURCE
                : MIRROR_BACKING_AS_IS;
-    return node_open_target(&target, errp);
+    like = node_ref(node_skip_filters(source));
+    target.like = like;
+    n = node_open_target(&target, errp);
+    node_unref(like);
+    return n;
 }

@@ -134,9 +134,7 @@ bool commit_check(const struct commit_options *o, struct error **errp)
 {
     control_assert();
     if (!check_chain(o, errp) ||
-        !node_op_allowed(o->active, NODE_OP_COMMIT_SOURCE, errp) ||
-        (!is_active(o) &&
-         !node_op_allowed(overlay_of_top(o), NODE_OP_COMMIT_TARGET, errp))) {
+        !node_op_allowed(o->active, NODE_OP_COMMIT_SOURCE, errp)) {
         return false;
     }
     for (struct node *n = o->top; n; n = node_chain_next(n)) {
@@ -146,6 +144,10 @@ bool commit_check(const struct commit_options *o, struct error **errp)
         if (n == o->base) {
             break;
         }
+    }
+    if (!is_active(o) &&
+        !node_op_allowed(overlay_of_top(o), NODE_OP_COMMIT_TARGET, errp)) {
+        return false;
     }
     if (o->top == o->base) {
         error_set(errp, "cannot commit an image into itself");
@@ -187,10 +189,10 @@ static bool start(const BlockCommitArgs *args, const struct commit_options *o,
 
 bool qmp_block_commit(const BlockCommitArgs *args, struct error **errp)
 {
+    g_autofree char *id = backend_job_id(args->job_id, args->device);
     struct commit_options o = {
         .job = {
-            .id = args->job_id ? args->job_id
-                               : backend_default_job_id(args->device),
+            .id = id,
             .manual_finalize = args->has_auto_finalize &&
                                !args->auto_finalize,
             .manual_dismiss = args->has_auto_dismiss && !args->auto_dismiss,

@@ -54,10 +54,11 @@ static bool check_numbers(const BlockdevMirror *a, struct error **errp)
     return true;
 }
 
-static struct job_options job_options_of(const BlockdevMirror *a)
+static struct job_options job_options_of(const BlockdevMirror *a,
+                                         const char *id)
 {
     return (struct job_options){
-        .id = a->job_id ? a->job_id : backend_default_job_id(a->device),
+        .id = id,
         .manual_finalize = a->has_auto_finalize && !a->auto_finalize,
         .manual_dismiss = a->has_auto_dismiss && !a->auto_dismiss,
         .speed = a->has_speed ? a->speed : 0,
@@ -80,7 +81,9 @@ static BlockdevOnError on_error(bool has, BlockdevOnError given)
     return has ? given : BLOCKDEV_ON_ERROR_REPORT;
 }
 
-/* What is below a source without backing file is nothing: all is "top". */
+/* What is below a source without backing file is nothing: all is "top" of a
+ * new image.  (A node that was there before keeps what it has where the
+ * source has nothing: see options_of().) */
 static MirrorSyncMode sync_of(const BlockdevMirror *a, struct node *source)
 {
     return a->sync == MIRROR_SYNC_MODE_TOP &&
@@ -89,18 +92,17 @@ static MirrorSyncMode sync_of(const BlockdevMirror *a, struct node *source)
 }
 
 static struct mirror_options options_of(const BlockdevMirror *a,
+                                        const char *id,
                                         struct node *source,
                                         struct node *target)
 {
-    MirrorSyncMode sync = sync_of(a, source);
-
     return (struct mirror_options){
-        .job = job_options_of(a),
+        .job = job_options_of(a, id),
         .type = JOB_TYPE_MIRROR,
         .source = source,
         .target = target,
-        .sync = sync,
-        .base = sync == MIRROR_SYNC_MODE_TOP
+        .sync = a->sync,
+        .base = a->sync == MIRROR_SYNC_MODE_TOP
                 ? node_backing(node_skip_filters(source)) : NULL,
         .copy_mode = a->has_copy_mode ? a->copy_mode
                                       : MIRROR_COPY_MODE_BACKGROUND,
@@ -123,6 +125,7 @@ static struct mirror_options options_of(const BlockdevMirror *a,
 bool qmp_blockdev_mirror(const BlockdevMirror *args, struct error **errp)
 {
     struct node *source = snapshot_find_root(args->device, errp);
+    g_autofree char *id = backend_job_id(args->job_id, args->device);
     struct mirror_options options;
     struct node *target;
     bool ok;
@@ -138,7 +141,7 @@ bool qmp_blockdev_mirror(const BlockdevMirror *args, struct error **errp)
         !check_arguments(args, source, errp)) {
         return false;
     }
-    options = options_of(args, source, target);
+    options = options_of(args, id, source, target);
     node_ref(source);
     node_ref(target);
     ok = mirror_start(&options, errp);
@@ -191,7 +194,8 @@ static bool check_drive_arguments(const DriveMirror *args,
                                   const BlockdevMirror *common,
                                   struct node *source, struct error **errp)
 {
-    struct job_options job = job_options_of(common);
+    g_autofree char *id = backend_job_id(common->job_id, common->device);
+    struct job_options job = job_options_of(common, id);
 
     if (args->replaces && !args->node_name) {
         error_set(errp, "a node-name must be provided when replacing a named "
@@ -208,6 +212,7 @@ static bool check_drive_arguments(const DriveMirror *args,
 static bool start_drive(const DriveMirror *args, const BlockdevMirror *common,
                         struct node *source, struct error **errp)
 {
+    g_autofree char *id = backend_job_id(common->job_id, common->device);
     enum mirror_backing backing;
     struct mirror_options options;
     struct node *target;
@@ -221,7 +226,8 @@ static bool start_drive(const DriveMirror *args, const BlockdevMirror *common,
     /* Others may have changed the graph meanwhile. */
     ok = check_arguments(common, source, errp);
     if (ok) {
-        options = options_of(common, source, target);
+        options = options_of(common, id, source, target);
+        options.sync = sync_of(common, source);
         options.backing = backing;
         options.unmap = !args->has_unmap || args->unmap;
         ok = mirror_start(&options, errp);

@@ -202,10 +202,10 @@ static struct drain *drain_overlay(struct node *device,
 /* Drained.  Looks again: until it was, anything may have changed. */
 static struct job *make_job(const BlockStreamArgs *args, struct error **errp)
 {
+    g_autofree char *id = backend_job_id(args->job_id, args->device);
     struct stream_options o = {
         .job = {
-            .id = args->job_id ? args->job_id
-                               : backend_default_job_id(args->device),
+            .id = id,
             .manual_finalize = args->has_auto_finalize &&
                                !args->auto_finalize,
             .manual_dismiss = args->has_auto_dismiss && !args->auto_dismiss,

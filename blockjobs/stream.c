@@ -143,7 +143,11 @@ static int stream_run(struct job *job, struct error **errp)
         }
         left_out = left_out ? left_out : ret;
     }
-    return left_out ? left_out : engine_flush(sj->engine);      /* I3 */
+    if (left_out) {
+        return left_out;
+    }
+    job_hurry(job);
+    return engine_flush(sj->engine);    /* I3 */
 }
 
 static void stream_set_speed(struct job *job, int64_t speed)

@@ -47,11 +47,11 @@ uint32_t nbd_error_from_errno(int err)
     switch (err) {
     case EPERM:
     case EROFS:
-    case EACCES:
         return NBD_EPERM;
     case ENOMEM:
         return NBD_ENOMEM;
     case EINVAL:
+    case EACCES:                /* as QEMU says it */
         return NBD_EINVAL;
     case ENOSPC:
     case EFBIG:

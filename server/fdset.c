@@ -263,6 +263,9 @@ static const char *text_of(const json_t *options, const char *key)
 
 static void close_originals(void *unused)
 {
+    if (!originals) {
+        return;         /* the start failed: fdset_deinit() was first */
+    }
     for (guint i = 0; i < originals->len; i++) {
         int fd = g_array_index(originals, int, i);
 

@@ -72,7 +72,6 @@ void shutdown_block_layer(void)
 static void finish(void *unused)
 {
     hmp_monitor_close_all();
-    hmp_monitor_close_all();
     session_close_all();
     loop_stop();
 }

@@ -72,6 +72,15 @@ static const unsigned disk_shared =
 
 /* ---- names -------------------------------------------------------------- */
 
+static void check_job_id(const char *device, const char *id)
+{
+    g_autofree char *got = backend_job_id(NULL, device);
+    g_autofree char *wanted = backend_job_id("w", device);
+
+    g_assert_cmpstr(got, ==, id);
+    g_assert_cmpstr(wanted, ==, "w");
+}
+
 static void test_names(void)
 {
     struct backend_options twice = { .name = "d0" }, node = { .name = "n" },
@@ -100,9 +109,9 @@ static void test_names(void)
     g_assert_null(node_lookup("x", "x", &err));
     expect(&err, "Cannot find device='x' nor node-name='x'");
     g_assert_true(backend_of_node(node_find("n")) == b);
-    g_assert_cmpstr(backend_default_job_id("d0"), ==, "d0");
-    g_assert_cmpstr(backend_default_job_id("n"), ==, "d0");
-    g_assert_cmpstr(backend_default_job_id("x"), ==, "");
+    check_job_id("d0", "d0");
+    check_job_id("n", "d0");
+    check_job_id("x", "");
     g_assert_null(backend_lookup("d0", "d0", &err));
     expect(&err, "Need exactly one of 'device' and 'id'");
     g_assert_null(backend_lookup("x", NULL, &err));

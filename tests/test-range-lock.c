@@ -217,6 +217,45 @@ static void test_no_starvation(void)
     range_lock_deinit(&shared_rl);
 }
 
+static void *passing_writer(void *unused)
+{
+    struct range_hold h;
+
+    range_lock_acquire_passing(&shared_rl, &h, 0, 10);
+    range_lock_release(&shared_rl, &h);
+    return NULL;
+}
+
+/* Those that only wait are passed, those that are not passing are not; and
+ * not for ever. */
+static void test_passing(void)
+{
+    struct range_hold first, late;
+    pthread_t thread;
+    bool waits = false;
+
+    range_lock_init(&shared_rl, "test");
+    range_lock_acquire(&shared_rl, &first, 0, 5, true);
+    pthread_create(&thread, NULL, passing_writer, NULL);
+    while (!waits) {
+        lock_acquire(&shared_rl.lock);
+        waits = shared_rl.n_waiting == 1;
+        lock_release(&shared_rl.lock);
+        g_usleep(100);
+    }
+    g_assert_false(range_lock_try(&shared_rl, &late, 8, 4, true));
+    for (int i = 0; i < RANGE_LOCK_PASSES; i++) {
+        range_lock_acquire_passing(&shared_rl, &late, 8, 4);
+        range_lock_release(&shared_rl, &late);
+    }
+    range_lock_release(&shared_rl, &first);
+    /* It must let the waiter go first now. */
+    range_lock_acquire_passing(&shared_rl, &late, 8, 4);
+    range_lock_release(&shared_rl, &late);
+    pthread_join(thread, NULL);
+    range_lock_deinit(&shared_rl);
+}
+
 int main(int argc, char **argv)
 {
     g_test_init(&argc, &argv, NULL);
@@ -226,5 +265,6 @@ int main(int argc, char **argv)
     g_test_add_func("/range-lock/model", test_model);
     g_test_add_func("/range-lock/threads", test_threads);
     g_test_add_func("/range-lock/no-starvation", test_no_starvation);
+    g_test_add_func("/range-lock/passing", test_passing);
     return g_test_run();
 }

@@ -163,3 +163,10 @@ int cbw_snapshot_pdiscard(struct node *n, int64_t offset, int64_t bytes)
     }
     return 0;
 }
+
+int cbw_snapshot_flush(struct node *n)
+{
+    struct cbw_state *s = n->state;
+
+    return node_flush(s->target->node);
+}

@@ -83,3 +83,5 @@ int cbw_snapshot_block_status(struct node *filter, bool want_zero,
                               struct block_status *st);
 /* No longer wanted: dropped from the target, and never copied again. */
 int cbw_snapshot_pdiscard(struct node *filter, int64_t offset, int64_t bytes);
+/* The target has what was dropped no more. */
+int cbw_snapshot_flush(struct node *filter);

@@ -331,7 +331,7 @@ static bool make_copier(struct node *n, struct node *source,
         .length = node_length(source),
         .cluster_bytes = s->o.granularity,
         .keep_zeroes = !s->o.unmap,
-        .exact_progress = true,
+        .exact_progress = true, .past_errors = true,
     };
 
     s->copier = copier_new(&options);

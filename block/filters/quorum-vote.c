@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/control.h"
-#include "base/pool.h"
+#include "base/late.h"
 #include "block/debug.h"
 #include "qapi/qapi-events.h"
 
@@ -270,7 +270,7 @@ static void report(struct node *n, const struct quorum_run *run,
         .error = error, .failure = failure,
         .sector = start, .n_sectors = end - start,
     };
-    pool_submit(report_task, r);
+    late_submit(report_task, r);
 }
 
 void quorum_report_bad(struct node *n, const struct quorum_run *run,

@@ -69,6 +69,14 @@ static int access_pdiscard(struct node *n, int64_t offset, int64_t bytes)
     return filter ? cbw_snapshot_pdiscard(filter, offset, bytes) : -ENOTSUP;
 }
 
+/* After discards: all that is ever written from here. */
+static int access_flush_to_disk(struct node *n)
+{
+    struct node *filter = cbw_find_snapshot(n->file->node);
+
+    return filter ? cbw_snapshot_flush(filter) : 0;
+}
+
 static int access_block_status(struct node *n, bool want_zero, int64_t offset,
                                int64_t bytes, struct block_status *st)
 {
@@ -88,5 +96,6 @@ const struct driver driver_snapshot_access = {
     .child_perm = access_child_perm,
     .pread = access_pread,
     .pdiscard = access_pdiscard,
+    .flush_to_disk = access_flush_to_disk,
     .block_status = access_block_status,
 };

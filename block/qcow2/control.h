@@ -35,8 +35,10 @@ int qcow2_store_metadata(struct qcow2 *s);
  */
 int qcow2_read_image(struct qcow2 *s, const BlockdevOptions *options,
                      struct error **errp);
-/* All of S but its synchronisation; no worker uses it. */
-void qcow2_free_image(struct qcow2 *s);
+/* S is zeroed: its node and its synchronisation. */
+void qcow2_init(struct qcow2 *s, struct node *n);
+/* What is in S, when no worker uses it any more. */
+void qcow2_free(struct qcow2 *s);
 /* What the header says of a backing format; owned, or NULL. */
 char *qcow2_backing_format(const struct qcow2 *s);
 /* Until no worker uses the image.  No lock held. */

@@ -6,12 +6,12 @@
  *             and stable.  The tables stay for those who read; nothing in
  *             them is dirty, and `writable` is off: nothing will be.  The
  *             bitmaps of the file leave the node's list.
- * Activate    As at open, into a second set of tables: header, tables,
- *             snapshots and bitmaps are read as they are now.  The old ones
- *             are kept until that has succeeded.
- * Invariants  I1  What is not content (node, data file, locks) is never
- *                 copied to another address while somebody could use it: the
- *                 node is drained and no worker is left.
+ * Activate    As at open, into a second struct qcow2: header, tables,
+ *             snapshots and bitmaps are read as they are now.
+ * Invariants  I1  The node's state is complete whenever the control lock is
+ *                 free: the old one until the new one is read, then that.
+ *                 The node is drained and no worker is left, so that nobody
+ *                 uses the old one when it goes.
  */
 #include <errno.h>
 #include "base/control.h"
@@ -114,24 +114,23 @@ bool qcow2_inactivate(struct node *n, struct error **errp)
 
 /* ---- activate ----------------------------------------------------------- */
 
-/* S has nothing but what lives as long as the node (I1). */
-static void start_over(struct qcow2 *s, const struct qcow2 *old)
+/* As at open: of N's file, with nothing read yet. */
+static struct qcow2 *start_over(struct node *n, const struct qcow2 *old)
 {
-    *s = (struct qcow2) {
-        .node = old->node, .data = old->data,
-        .lock = old->lock, .changed = old->changed, .guest = old->guest,
-    };
+    struct qcow2 *s = g_new0(struct qcow2, 1);
+
+    qcow2_init(s, n);
+    s->data = old->data;
+    s->writable = !n->read_only;
+    return s;
 }
 
-static void go_back(struct qcow2 *s, struct qcow2 *old)
+static void give_up(struct qcow2 *s)
 {
     qcow2_wait_background(s);
     forget_bitmaps(s);
-    qcow2_free_image(s);
-    old->lock = s->lock;
-    old->changed = s->changed;
-    old->guest = s->guest;
-    *s = *old;
+    qcow2_free(s);
+    g_free(s);
 }
 
 /* What the graph knows of the header. */
@@ -150,20 +149,26 @@ static void tell_header(struct qcow2 *s)
     }
 }
 
+/* Queries look at what there is, under the control lock. */
+static void put_in(struct node *n, struct qcow2 *s)
+{
+    CONTROL_GUARD();
+    n->state = s;
+}
+
 bool qcow2_activate(struct node *n, struct error **errp)
 {
-    struct qcow2 *s = n->state, old;
+    struct qcow2 *old = n->state, *s = start_over(n, old);
 
-    qcow2_wait_background(s);
-    old = *s;
-    start_over(s, &old);
-    s->writable = !n->read_only;
+    qcow2_wait_background(old);
     if (qcow2_read_image(s, n->options, errp) < 0) {
-        go_back(s, &old);
+        give_up(s);
         error_prepend(errp, "Could not activate node '%s': ", node_name(n));
         return false;
     }
-    qcow2_free_image(&old);
+    put_in(n, s);
+    qcow2_free(old);
+    g_free(old);
     atomic_store(&n->length_bytes, (int64_t)s->hdr.size);
     tell_header(s);
     return true;

@@ -297,7 +297,7 @@ void qcow2_wait_background(struct qcow2 *s)
     }
 }
 
-void qcow2_free_image(struct qcow2 *s)
+static void free_image(struct qcow2 *s)
 {
     qcow2_bitmaps_close(s);
     qcow2_snapshots_free(s);
@@ -318,13 +318,21 @@ void qcow2_free_image(struct qcow2 *s)
     g_array_free(s->frees, TRUE);
 }
 
-static void free_all(struct qcow2 *s)
+void qcow2_free(struct qcow2 *s)
 {
     qcow2_wait_background(s);
-    qcow2_free_image(s);
+    free_image(s);
     range_lock_deinit(&s->guest);
     cond_deinit(&s->changed);
     lock_deinit(&s->lock);
+}
+
+void qcow2_init(struct qcow2 *s, struct node *n)
+{
+    s->node = n;
+    lock_init(&s->lock, "qcow2", LOCK_QCOW2);
+    cond_init(&s->changed);
+    range_lock_init(&s->guest, "qcow2-guest");
 }
 
 int qcow2_read_image(struct qcow2 *s, const BlockdevOptions *options,
@@ -375,12 +383,8 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
     struct qcow2 *s = n->state;
     int ret;
 
-    s->node = n;
+    qcow2_init(s, n);
     s->writable = !n->read_only && !n->inactive;
-    lock_init(&s->lock, "qcow2", LOCK_QCOW2);
-    cond_init(&s->changed);
-    range_lock_init(&s->guest, "qcow2-guest");
-
     for (const struct child *c = n->children; c; c = c->next_sibling) {
         if (strcmp(c->name, "data-file") == 0) {
             s->data = c;
@@ -395,7 +399,7 @@ int qcow2_open(struct node *n, const BlockdevOptions *options,
         n->supported_zero_flags = BLK_MAY_UNMAP;
         n->supported_write_flags = s->data ? 0 : BLK_COMPRESSED;
     } else {
-        free_all(s);
+        qcow2_free(s);
         memset(s, 0, sizeof(*s));
     }
     return ret;
@@ -445,5 +449,5 @@ void qcow2_close(struct node *n)
                               error_errno_text(-ret));
         }
     }
-    free_all(s);
+    qcow2_free(s);
 }

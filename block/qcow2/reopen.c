@@ -9,56 +9,129 @@
  *                 mended and the bitmaps are marked as in use, as at open.
  *                 Not where the node's content is kept (node.content_kept):
  *                 the bitmaps stay as they are, true and read-only.
+ * Another file    It may be a filter over the old one, a copy, or an image of
+ *                 the same shape (two that swap their files): what of it is
+ *                 in memory must be the same there, the caches start empty.
  * Options         take effect at commit.  Caches of another size are made
  *                 empty, after what was dirty in the old ones was written.
  */
 #include <errno.h>
-#include <string.h>
 #include "bitmaps/dirty-bitmap.h"
 #include "base/control.h"
 #include "block/qcow2/qcow2.h"
 #include "block/reopen.h"
 
-enum { COMPARED_BYTES = 512 };
+enum { HEADER_BYTES = 512, PIECE_BYTES = 64 << 10 };
 
 struct qcow2_reopen {
     struct qcow2_options opt;
     bool new_caches;
     struct qcow2_table_cache l2_cache, ref_cache;   /* with new_caches */
+    char *shape;                /* another file: what it must be like */
     bool stored;                /* the bitmaps are not in use, in the file */
     bool activated;
 };
 
 /* ---- prepare ------------------------------------------------------------ */
 
-/* A new file child may be a filter over the old one, or a copy; it may not be
- * another image: what is in memory would destroy it. */
-static bool check_file(struct qcow2 *s, struct node *file,
-                       struct error **errp)
+static int digest_part(GChecksum *sum, struct node *file, int64_t offset,
+                       int64_t bytes)
 {
-    uint8_t old[COMPARED_BYTES], new[COMPARED_BYTES];
+    g_autofree uint8_t *piece = g_malloc(PIECE_BYTES);
+
+    if (offset < 0 || bytes < 0 || offset > node_length(file) - bytes) {
+        return -EINVAL;
+    }
+    while (bytes > 0) {
+        int64_t n = MIN(bytes, PIECE_BYTES);
+        int ret = node_pread(file, offset, n, piece, 0);
+
+        if (ret < 0) {
+            return ret;
+        }
+        g_checksum_update(sum, piece, n);
+        offset += n;
+        bytes -= n;
+    }
+    return 0;
+}
+
+/* Of all in FILE that is in memory while the image is open: header, tables,
+ * directories.  Owned; NULL with *RET -errno. */
+static char *shape_of(struct qcow2 *s, struct node *file, int *ret)
+{
+    GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
+    struct { int64_t offset, bytes; } part[5];
+    char *shape = NULL;
+
+    lock_acquire(&s->lock);
+    part[0].offset = 0;
+    part[0].bytes = HEADER_BYTES;
+    part[1].offset = s->l1_offset;
+    part[1].bytes = s->l1_entries * INT64_C(8);
+    part[2].offset = s->reftable_offset;
+    part[2].bytes = s->reftable_bytes;
+    part[3].offset = s->hdr.snapshots_offset;
+    part[3].bytes = s->snapshot_table_bytes;
+    part[4].offset = s->bitmaps.directory_offset;
+    part[4].bytes = s->bitmaps.directory_bytes;
+    lock_release(&s->lock);
+    *ret = 0;
+    for (size_t i = 0; i < G_N_ELEMENTS(part) && *ret == 0; i++) {
+        *ret = digest_part(sum, file, part[i].offset, part[i].bytes);
+    }
+    if (*ret == 0) {
+        shape = g_strdup(g_checksum_get_string(sum));
+    }
+    g_checksum_free(sum);
+    return shape;
+}
+
+/* All metadata is in the old file. */
+static bool note_shape(struct qcow2 *s, struct node *file,
+                       struct qcow2_reopen *qr, struct error **errp)
+{
     int ret;
 
     if (file == qcow2_file(s)) {
         return true;
     }
-    ret = node_pread(qcow2_file(s), 0, sizeof(old), old, 0);
-    if (ret == 0 && node_length(file) < (int64_t)sizeof(new)) {
-        ret = -EINVAL;
-    }
-    if (ret == 0) {
-        ret = node_pread(file, 0, sizeof(new), new, 0);
-    }
-    if (ret == 0 && memcmp(old, new, sizeof(old)) != 0) {
-        ret = -EINVAL;
-    }
-    if (ret == -EINVAL) {
-        error_set(errp, "Node '%s' does not hold the image that '%s' has "
-                  "open", node_name(file), node_name(s->node));
-    } else if (ret < 0) {
-        error_set_errno(errp, -ret, "Could not read qcow2 header");
+    qr->shape = shape_of(s, qcow2_file(s), &ret);
+    if (ret < 0) {
+        error_set_errno(errp, -ret, "Could not read the image's metadata");
     }
     return ret == 0;
+}
+
+/* The file is the new one, and has all metadata of who had it. */
+static bool take_file(struct qcow2 *s, const struct qcow2_reopen *qr,
+                      struct error **errp)
+{
+    struct node *file = qcow2_file(s);
+    g_autofree char *shape = NULL;
+    int ret;
+
+    if (!qr->shape) {
+        return true;
+    }
+    shape = shape_of(s, file, &ret);
+    if (ret < 0 && ret != -EINVAL) {
+        error_set_errno(errp, -ret, "Could not read the image's metadata");
+        return false;
+    }
+    if (g_strcmp0(shape, qr->shape) != 0) {
+        error_set(errp, "Node '%s' does not hold the image that '%s' has "
+                  "open", node_name(file), node_name(s->node));
+        return false;
+    }
+    LOCK_GUARD(&s->lock);
+    qcow2_table_drop_all(&s->l2_cache);
+    qcow2_table_drop_all(&s->ref_cache);
+    s->free_cursor = 0;
+    s->packed_end = 0;
+    s->zero_from = MAX(s->zero_from,
+                       qcow2_cluster_end(s, node_length(file)));
+    return true;
 }
 
 static bool check_writable(struct qcow2 *s, bool read_only,
@@ -154,6 +227,7 @@ static void state_free(struct qcow2_reopen *qr)
 {
     qcow2_table_cache_deinit(&qr->l2_cache);
     qcow2_table_cache_deinit(&qr->ref_cache);
+    g_free(qr->shape);
     g_free(qr);
 }
 
@@ -184,13 +258,14 @@ static bool prepare(struct node_reopen *r, struct qcow2_reopen *qr,
 
     if (!qcow2_options_read(s, r->options, &qr->opt, errp) ||
         !check_writable(s, !is_written(r), errp) ||
-        !check_file(s, r->file, errp) || !make_caches(s, qr, errp)) {
+        !make_caches(s, qr, errp)) {
         return false;
     }
     if (s->writable && r->read_only && !store_bitmaps(s, qr, errp)) {
         return false;
     }
-    return !s->writable || write_metadata(s, errp);
+    return (!s->writable || write_metadata(s, errp)) &&
+           note_shape(s, r->file, qr, errp);
 }
 
 bool qcow2_reopen_prepare(struct node_reopen *r, struct error **errp)
@@ -213,6 +288,9 @@ bool qcow2_reopen_activate(struct node_reopen *r, struct error **errp)
     struct qcow2 *s = r->node->state;
     struct qcow2_reopen *qr = r->driver_state;
 
+    if (!take_file(s, qr, errp)) {
+        return false;
+    }
     if (!is_written(r) || s->writable) {
         return true;
     }

@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/late.h"
 #include "base/pool.h"
 #include "block/stats.h"
 #include "block/throttle-group.h"
@@ -124,6 +125,7 @@ static void print_result(const struct aio *a, int ret, int64_t ended_ns)
             });
         }
     }
+    late_wait();
     io_flush_out(out);
     g_string_free(out, TRUE);
 }

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "base/late.h"
 
 enum { SECTOR_BYTES = 512 };
 
@@ -120,6 +121,7 @@ static void do_read(struct qemu_io *io, const struct rw *w)
             int64_t start_ns = clock_ns();
 
             ret = target_pread(io->target, false, w->offset, w->bytes, buf);
+            late_wait();
             if (ret == 0) {
                 finish_read(io, w, buf, start_ns);
             }

@@ -8,6 +8,7 @@
 #include "server/hmp/qemu-io-priv.h"
 
 #include <string.h>
+#include "base/late.h"
 
 /* ---- the table ---------------------------------------------------------- */
 
@@ -216,6 +217,7 @@ bool qemu_io_run(const char *device, bool qdev, const char *command,
     }
     if (io.out->len > 0) {
         CONTROL_YIELD {
+            late_wait();
             io_flush_out(io.out);
         }
     }

@@ -315,8 +315,12 @@ bool device_disk_set_drive(struct device *d, const char *node_name,
 
 const char *device_disk_drive(const struct device *d)
 {
-    const struct node *n = backend_node(d->backend);
+    const struct node *n;
 
+    if (!d->backend) {
+        return "";              /* it is being taken out */
+    }
+    n = backend_node(d->backend);
     return *backend_name(d->backend) ? backend_name(d->backend)
         : n ? node_name(n) : "";
 }

@@ -138,6 +138,7 @@ void device_free(struct device *d)
     g_free(d->inner_path);
     g_free(d->qdev);
     g_free(d);
+    control_notify();
 }
 
 /* A string of OPTIONS or NULL; false if it is something else. */
@@ -265,7 +266,11 @@ static void unplug(struct device *d)
         struct device *on_it;
 
         while ((on_it = bus_next_device(&d->buses[i], NULL))) {
-            unplug(on_it);
+            if (on_it->leaving) {
+                control_wait();     /* another command takes it out */
+            } else {
+                unplug(on_it);
+            }
         }
     }
     trace(SERVER, "device-del type=%s path=%s", d->type->name, path);

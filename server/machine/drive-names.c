@@ -103,10 +103,13 @@ static void place_first_free(struct drive_place *p, int units,
 {
     p->unit = 0;
     while (taken(p->interface, p->bus, p->unit)) {
-        p->unit++;
-        if (units && p->unit >= units) {
-            p->unit -= units;
+        if (!units || p->unit + 1 < units) {
+            p->unit++;
+        } else if (p->bus < G_MAXINT) {
             p->bus++;
+            p->unit = 0;
+        } else {
+            return;             /* it stays taken */
         }
     }
 }

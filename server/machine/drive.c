@@ -14,22 +14,48 @@
 
 /* Oldest first. */
 static struct drive *drives;
+static GHashTable *by_place;    /* struct drive *, borrowed: one at each */
 
 /* ---- the list ----------------------------------------------------------- */
 
-/* Backends lose their names without telling (device_del). */
-static void forget_gone(void)
+static guint place_hash(gconstpointer key)
 {
-    struct drive **at = &drives;
+    const struct drive *d = key;
 
-    while (*at) {
-        struct drive *d = *at;
+    return g_str_hash(d->interface) ^ (guint)d->bus * 31 ^ (guint)d->unit;
+}
 
-        if (backend_find(d->id) == d->backend) {
-            at = &d->next;
-            continue;
-        }
+static gboolean place_equal(gconstpointer a, gconstpointer b)
+{
+    const struct drive *d = a, *e = b;
+
+    return d->unit == e->unit && d->bus == e->bus &&
+           strcmp(d->interface, e->interface) == 0;
+}
+
+static bool is_taken(const char *interface, int bus, int unit)
+{
+    const struct drive at = {
+        .interface = interface, .bus = bus, .unit = unit,
+    };
+
+    return by_place && g_hash_table_contains(by_place, &at);
+}
+
+/* B has lost its name (device_del, drive_del): it is no drive any more. */
+static void forget(const struct backend *b)
+{
+    struct drive **at = &drives, *d;
+
+    while (*at && (*at)->backend != b) {
+        at = &(*at)->next;
+    }
+    d = *at;
+    if (d) {
         *at = d->next;
+        if (g_hash_table_lookup(by_place, d) == d) {
+            g_hash_table_remove(by_place, d);
+        }
         g_free(d->id);
         g_free(d);
     }
@@ -37,9 +63,6 @@ static void forget_gone(void)
 
 struct drive *drive_next(const struct drive *d)
 {
-    if (!d) {
-        forget_gone();
-    }
     return d ? d->next : drives;
 }
 
@@ -47,22 +70,10 @@ struct drive *drive_of_backend(const struct backend *b)
 {
     struct drive *d;
 
-    forget_gone();
     for (d = drives; d && d->backend != b; d = d->next) {
         /* Look on. */
     }
     return d;
-}
-
-static bool is_taken(const char *interface, int bus, int unit)
-{
-    for (const struct drive *d = drives; d; d = d->next) {
-        if (strcmp(d->interface, interface) == 0 && d->bus == bus &&
-            d->unit == unit) {
-            return true;
-        }
-    }
-    return false;
 }
 
 static struct drive *list(struct backend *b, const struct drive_place *place)
@@ -79,6 +90,10 @@ static struct drive *list(struct backend *b, const struct drive_place *place)
         end = &(*end)->next;
     }
     *end = d;
+    if (!by_place) {
+        by_place = g_hash_table_new(place_hash, place_equal);
+    }
+    g_hash_table_add(by_place, d);
     return d;
 }
 
@@ -149,7 +164,7 @@ struct drive *drive_add(const char *text, const char *default_interface,
     struct drive *d = NULL;
 
     control_assert();
-    forget_gone();
+    backend_set_forget_hook(forget);
     drive_text_set_current(text);
     if (drive_options_parse(&o, text, default_interface, is_taken, errp)) {
         d = add(&o, errp);
@@ -222,14 +237,12 @@ bool drive_del(const char *id, struct error **errp)
         backend_forget(b);
     }
     backend_unref(b);
-    forget_gone();
     return true;
 }
 
 void drives_free(void)
 {
     control_assert();
-    forget_gone();
     while (drives) {
         struct backend *b = drives->backend;
 
@@ -239,6 +252,6 @@ void drives_free(void)
             backend_forget(b);
         }
         backend_unref(b);
-        forget_gone();
     }
+    g_clear_pointer(&by_place, g_hash_table_destroy);
 }
