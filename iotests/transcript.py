@@ -16,7 +16,8 @@ from .conftest import Setup
 from .harness import Shell, filter_times
 from .images import Images
 
-NEWER = {'active', 'children', 'limits', 'qom-path'}    # since QEMU 8 to 10
+# since QEMU 8 to 10
+NEWER = {'active', 'actively-synced', 'children', 'limits', 'qom-path'}
 SIZES = {'actual-size', 'backing_file_depth'}     # 7.2 counts filters
 
 
