@@ -191,24 +191,32 @@ void io_read(struct qemu_io *io)
     do_read(io, &w);
 }
 
-void io_readv(struct qemu_io *io)
+/* What readv and writev are told: OPTIONS, an offset, lengths.  False: what is
+ * wrong has been said. */
+static bool take_vector(struct qemu_io *io, struct rw *w, const char *options)
 {
     struct io_options o;
-    struct rw w = { 0 };
     int letter;
 
-    io_options_begin(&o, io, "CP:qrv");
+    io_options_begin(&o, io, options);
     while ((letter = io_options_next(&o, io)) != 0) {
-        if (letter == 'P' ? !take_pattern(io, &w, o.value)
-                          : !take_option(&w, letter)) {
-            return;
+        if (letter == 'P' ? !take_pattern(io, w, o.value)
+                          : !take_option(w, letter)) {
+            return false;
         }
     }
     if (o.n_words < 2) {
         io_usage(io);
-        return;
+        return false;
     }
-    if (io_parse_vector(io, &o, &w.offset, &w.bytes)) {
+    return io_parse_vector(io, &o, &w->offset, &w->bytes);
+}
+
+void io_readv(struct qemu_io *io)
+{
+    struct rw w = { 0 };
+
+    if (take_vector(io, &w, "CP:qrv")) {
         w.count = w.bytes;
         do_read(io, &w);
     }
@@ -336,22 +344,9 @@ void io_write(struct qemu_io *io)
 
 void io_writev(struct qemu_io *io)
 {
-    struct io_options o;
     struct rw w = { 0 };
-    int letter;
 
-    io_options_begin(&o, io, "CfP:qr");
-    while ((letter = io_options_next(&o, io)) != 0) {
-        if (letter == 'P' ? !take_pattern(io, &w, o.value)
-                          : !take_option(&w, letter)) {
-            return;
-        }
-    }
-    if (o.n_words < 2) {
-        io_usage(io);
-        return;
-    }
-    if (io_parse_vector(io, &o, &w.offset, &w.bytes)) {
+    if (take_vector(io, &w, "CfP:qr")) {
         set_write_flags(&w);
         do_write(io, &w, io_buffer_new(w.bytes));
     }

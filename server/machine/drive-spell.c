@@ -83,10 +83,9 @@ static void merge(json_t *o, json_t *from)
     }
 }
 
-bool drive_merge_json_name(json_t *o, const char *name, struct error **errp)
+/* What a name says (FROM, taken; NULL: nothing, false) into O. */
+static bool merge_name(json_t *o, json_t *from)
 {
-    json_t *from = filename_parse_json(name, errp);
-
     if (!from) {
         return false;
     }
@@ -94,6 +93,11 @@ bool drive_merge_json_name(json_t *o, const char *name, struct error **errp)
     merge(o, from);
     json_decref(from);
     return true;
+}
+
+bool drive_merge_json_name(json_t *o, const char *name, struct error **errp)
+{
+    return merge_name(o, filename_parse_json(name, errp));
 }
 
 /* Two names in one: what comes after them is still to be completed, as with
@@ -149,15 +153,7 @@ static json_t *options_of_name(const char *name, struct error **errp)
 bool drive_merge_protocol_name(json_t *o, const char *name,
                                 struct error **errp)
 {
-    json_t *from = options_of_name(name, errp);
-
-    if (!from) {
-        return false;
-    }
-    make_text(from);
-    merge(o, from);
-    json_decref(from);
-    return true;
+    return merge_name(o, options_of_name(name, errp));
 }
 
 /* ---- spelling ----------------------------------------------------------- */
