@@ -13,7 +13,8 @@
  *                 What the front end takes of the graph (backend_set_perm())
  *                 outlives it.
  *             I2  Without a front end a backend holds no permission but to
- *                 read, and shares all.
+ *                 read, and shares all; HMP's qemu-io adds what its commands
+ *                 need, and that stays, as in QEMU.
  *             I3  A request through backend_p*() waits for the limits first,
  *                 in flight on the root: a drain lets waiting ones go, and
  *                 waits for them as for others.
